@@ -1,0 +1,113 @@
+// Problem: a validated attention problem in the form that planners and kernels read. make_problem is THE validation: every check on
+// a description is there and nowhere else. A Problem is a value; nothing in it points to the caller's memory.
+#pragma once
+
+#include "core/status.h"
+#include "flash_attn/flash_attn.h"
+#include "math/types.h"
+
+#include <cstdint>
+#include <string>
+
+namespace flash_attn {
+
+enum class Direction : int { forward, backward };
+enum class KvLayout : int { contiguous, paged, pointers };
+enum class Diagonal : int { bottom_right, top_left, offset, offset_per_request };
+
+// Element strides of a [batch, row, head, dim] tensor; a packed tensor has batch 0. For paged K/V, batch is the page stride.
+struct Axes {
+  int64_t batch = 0;
+  int64_t row = 0;
+  int64_t head = 0;
+};
+
+// Strides of a bias or mask, [batch, head, row, key]; 0 where it broadcasts.
+struct BiasAxes {
+  int64_t batch = 0;
+  int64_t head = 0;
+  int64_t row = 0;
+  int64_t key = 0;
+};
+
+struct Problem {
+  Direction direction = Direction::forward;
+  fa_device_type device_type = FA_DEVICE_CPU;
+  int device_index = -1;
+
+  DType dtype = DType::none;    // q, k, v
+  DType o_dtype = DType::none;  // o
+
+  int64_t b = 0, h_q = 0, h_k = 0, group = 1, d = 0, d_v = 0;
+  int64_t max_s_q = 0;  // most query rows of a request
+  int64_t max_s_k = 0;  // most keys of a request
+  int64_t total_q = 0;  // rows of a packed q; b * s_q of a dense one
+  int64_t k_rows = 0;   // rows a request (dense, pointers), all requests (packed) or a page (paged) can hold
+  int64_t k_batch = 0;  // extent of k's first dimension: cache rows, or pages; 1 for packed
+
+  bool packed_q = false;
+  bool packed_k = false;
+  KvLayout kv_layout = KvLayout::contiguous;
+  int64_t page_size = 0, num_pages = 0, max_pages = 0, block_table_stride = 0;
+
+  Axes q, k, v, o;
+  Axes lse;  // row stride is between query rows
+  bool has_lse = false;
+
+  uint32_t flags = 0;   // FA_FLAG_*
+  uint32_t inputs = 0;  // FA_INPUT_*
+  bool has_input(uint32_t bit) const { return (inputs & bit) != 0; }
+
+  MaskKind mask_kind = MaskKind::full;
+  Diagonal diagonal = Diagonal::bottom_right;
+  int64_t diagonal_offset = 0;
+  int64_t window_left = -1, window_right = -1;
+  int64_t first_keys = 0;
+  int64_t chunk = 0;
+
+  float scale = 0;
+  float softcap = 0;
+  float dropout_p = 0;
+
+  bool has_alibi = false;
+  int64_t alibi_batch_stride = 0;
+  bool has_bias = false;
+  DType bias_dtype = DType::none;
+  BiasAxes bias;
+  bool has_mask = false;
+  BiasAxes mask;
+  bool has_tree_mask = false;
+  int64_t tree_words = 0;
+  int64_t tree_batch_stride = 0, tree_row_stride = 0;
+  bool has_sink = false;
+
+  bool has_append = false;
+  bool has_rotary = false;
+  bool has_descale = false;
+  bool has_score_mod = false;
+
+  int num_splits = 0;
+  int64_t split_size = 0;
+  int num_threads = 0;
+  int sm_limit = 0;
+
+  std::string kernel;  // forced by name; empty: free choice
+  std::string isa;
+
+  // Smallest multiple, in bytes, that base pointers were promised to have.
+  int64_t q_alignment = 0, k_alignment = 0, v_alignment = 0, o_alignment = 0;
+};
+
+// Element size in bytes.
+int64_t dtype_bytes(DType dtype);
+const char* dtype_name(DType dtype);
+
+Status make_problem(const fa_attention_desc& desc, Problem* problem);
+
+// Check a run's pointers against the problem: given exactly when described, aligned, outputs overlapping nothing.
+Status check_args(const Problem& problem, const fa_attention_args& args);
+
+// One paragraph naming shapes and features, for explain and logs.
+std::string describe(const Problem& problem);
+
+}  // namespace flash_attn

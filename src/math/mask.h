@@ -1,0 +1,61 @@
+// The one definition of which keys a query row sees: an interval [lo, hi) of keys, the always-visible first keys below it, and the
+// tree bits. Everything is in effective indices (docs/design.md, "Semantics"). Shared by all rooms; compiles under NVRTC.
+#pragma once
+
+#include "types.h"
+
+namespace flash_attn {
+
+// Mask of one request with its lengths filled in.
+struct MaskRule {
+  long long s_k = 0;
+  long long delta = 0;         // the diagonal: query i stands at key i + delta
+  long long window_left = -1;  // -1: unbounded
+  long long window_right = -1;
+  long long first_keys = 0;
+  long long chunk = 0;  // 0: off
+  bool causal = false;
+};
+
+// Keys [lo, hi), clamped to [0, s_k], and [0, first) with first <= lo. Empty when lo == hi and first == 0.
+struct KeyInterval {
+  long long lo = 0;
+  long long hi = 0;
+  long long first = 0;
+};
+
+FA_HOST_DEVICE long long clamp_to(long long value, long long low, long long high) {
+  return value < low ? low : (value > high ? high : value);
+}
+
+FA_HOST_DEVICE long long floor_div(long long a, long long b) {
+  const long long quotient = a / b;
+  return quotient * b > a ? quotient - 1 : quotient;
+}
+
+FA_HOST_DEVICE KeyInterval key_interval(const MaskRule& rule, long long i) {
+  const long long diagonal = i + rule.delta;
+  long long right = rule.window_right;
+  if (rule.causal && right != 0) right = 0;
+  long long lo = rule.window_left < 0 ? -kUnbounded : diagonal - rule.window_left;
+  long long hi = right < 0 ? kUnbounded : diagonal + right + 1;
+  if (rule.chunk > 0) {
+    const long long begin = floor_div(diagonal, rule.chunk) * rule.chunk;
+    if (begin > lo) lo = begin;
+    if (begin + rule.chunk < hi) hi = begin + rule.chunk;
+  }
+  KeyInterval keys;
+  keys.hi = clamp_to(hi, 0, rule.s_k);
+  keys.lo = clamp_to(lo, 0, keys.hi);
+  keys.first = clamp_to(rule.first_keys, 0, keys.lo);
+  return keys;
+}
+
+FA_HOST_DEVICE bool is_visible(const KeyInterval& keys, long long j) { return j < keys.first || (j >= keys.lo && j < keys.hi); }
+
+// Tree masks: the request's last tree_size keys are the tree; a row's bits (LSB first) show them, the prefix before is visible.
+FA_HOST_DEVICE bool tree_visible(const unsigned long long* row, long long prefix, long long j) {
+  return j < prefix || ((row[(j - prefix) >> 6] >> ((j - prefix) & 63)) & 1);
+}
+
+}  // namespace flash_attn
