@@ -169,8 +169,6 @@ def check_words(path, lines, report):
             report(path, number, "names a path or a thing outside the project")
         if path.endswith(SOURCE) and DEAD_CODE.match(line):
             report(path, number, "commented-out code")
-        if len(line) > 132 and path.endswith(SOURCE):
-            report(path, number, "%d columns; the limit is 132" % len(line))
         if line.rstrip() != line and not path.endswith(".md"):
             report(path, number, "space at the end of the line")
 
