@@ -104,7 +104,8 @@ def strip_code(text):
 
 
 def is_container(head):
-    return re.search(r"\b(namespace|extern)\b", head) or (re.search(r"\b(class|struct|union|enum)\b", head) and not re.search(r"\)\s*(const|noexcept|override)?\s*$", head))
+    head = re.sub(r"template\s*<[^{}]*>\s*(?=[\w\[])|alignas\s*\([^)]*\)|__attribute__\s*\(\(.*?\)\)", " ", head)
+    return re.search(r"\b(namespace|extern)\b", head) or re.search(r"\b(class|struct|union|enum)\b[^()]*$", head)
 
 
 def functions(text):
