@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
 """Checks the tree against its own laws (docs/design.md, "Include law and budgets"): who may include whom, how long files and
-functions may be, how files are named and how they open. Prints each breach as file:line: message; exits 1 if there is one.
+functions may be, how files are named and how they open, and whether the links of pages lead anywhere. Prints each breach as file:line: message; exits 1 if there is one.
 Standard library only; knows nothing of the build."""
 
 import os
@@ -174,6 +174,13 @@ def check_words(path, lines, report):
             report(path, number, "space at the end of the line")
 
 
+def check_links(path, lines, report):
+    for number, line in enumerate(lines, 1):
+        for target in re.findall(r"\]\(([^)#\s]+)[^)]*\)", line):
+            if "://" not in target and not os.path.exists(os.path.join(ROOT, os.path.dirname(path), target)):
+                report(path, number, "links to %s, which is not there" % target)
+
+
 def main():
     breaches = []
     names = tracked_files()
@@ -192,6 +199,8 @@ def main():
         check_budgets(path, text, lines, report)
         if path.endswith(SOURCE):
             check_includes(path, lines, report)
+        if path.endswith(".md"):
+            check_links(path, lines, report)
     for breach in breaches:
         print(breach)
     print("check_tree: %d files, %d breaches" % (len(names), len(breaches)))

@@ -1,4 +1,5 @@
 # Sourced by the scripts beside it: where the project lies, how builds are configured, how failures are said. Sets no options of its own.
+# shellcheck shell=bash
 
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 build_root=${FLASH_ATTN_BUILD_ROOT:-$root/build}

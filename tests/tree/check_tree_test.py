@@ -21,6 +21,7 @@ def breaches(check, path, text):
     {"includes": lambda: check_tree.check_includes(path, lines, report),
      "budgets": lambda: check_tree.check_budgets(path, text, lines, report),
      "opening": lambda: check_tree.check_opening(path, lines, report),
+     "links": lambda: check_tree.check_links(path, lines, report),
      "words": lambda: check_tree.check_words(path, lines, report)}[check]()
     return found
 
@@ -94,6 +95,10 @@ class Text(unittest.TestCase):
             self.assertEqual(breaches("words", "src/core/plan.cpp", line + "\n"), [1], line)
         for line in ("// The keys are visited in order; see mask.h.", "// A row that sees no key is 0", "int a;", "// 3 / work / 4"):
             self.assertEqual(breaches("words", "src/core/plan.cpp", line + "\n"), [], line)
+
+    def test_links(self):
+        self.assertEqual(breaches("links", "README.md", "[a](LICENSE) [b](docs/design.md#semantics) [c](https://example.org/x)\n"), [])
+        self.assertEqual(breaches("links", "docs/design.md", "[a](LICENSE)\n"), [1])
 
     def test_names(self):
         for stem in ("utils", "string_utils", "common", "helpers", "misc"):
