@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Checks the tree against its own laws (docs/design.md, "Include law and budgets"): who may include whom, how long files and
-functions may be, how files are named and how they open, and whether the links of pages lead anywhere. Prints each breach as file:line: message; exits 1 if there is one.
-Standard library only; knows nothing of the build."""
+functions may be, how files are named and how they open, and whether the links of pages lead anywhere. Prints each breach as
+file:line: message; exits 1 if there is one. Standard library only; knows nothing of the build."""
 
 import os
 import re
