@@ -3,6 +3,7 @@
 #pragma once
 
 #include "core/status.h"
+#include "core/tensor_id.h"
 #include "flash_attn/flash_attn.h"
 #include "math/types.h"
 
@@ -14,21 +15,6 @@ namespace flash_attn {
 enum class Direction : int { forward, backward };
 enum class KvLayout : int { contiguous, paged, pointers };
 enum class Diagonal : int { bottom_right, top_left, offset, offset_per_request };
-
-// Element strides of a [batch, row, head, dim] tensor; a packed tensor has batch 0. For paged K/V, batch is the page stride.
-struct Axes {
-  int64_t batch = 0;
-  int64_t row = 0;
-  int64_t head = 0;
-};
-
-// Strides of a bias or mask, [batch, head, row, key]; 0 where it broadcasts.
-struct BiasAxes {
-  int64_t batch = 0;
-  int64_t head = 0;
-  int64_t row = 0;
-  int64_t key = 0;
-};
 
 struct Problem {
   Direction direction = Direction::forward;
@@ -53,6 +39,9 @@ struct Problem {
   Axes q, k, v, o;
   Axes lse;  // row stride is between query rows
   bool has_lse = false;
+
+  uint32_t tensors = 0;  // tensor_bit of each described tensor
+  bool has_tensor(TensorId id) const { return (tensors & tensor_bit(id)) != 0; }
 
   uint32_t flags = 0;   // FA_FLAG_*
   uint32_t inputs = 0;  // FA_INPUT_*

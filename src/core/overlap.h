@@ -1,0 +1,28 @@
+// Do strided tensors share bytes? An exact answer, because outputs may legally live between inputs (o in a slot of a packed qkv
+// buffer). Pure arithmetic on addresses; never touches memory.
+#pragma once
+
+#include <cstdint>
+
+namespace flash_attn {
+
+// The bytes of a tensor: blocks of block_bytes at base + sum of index[m] * stride_bytes[m], 0 <= index[m] < extent[m].
+struct Region {
+  static constexpr int kAxes = 3;
+
+  uintptr_t base = 0;
+  int64_t block_bytes = 0;  // 0: the region is empty
+  int64_t extent[kAxes] = {1, 1, 1};
+  int64_t stride_bytes[kAxes] = {0, 0, 0};
+
+  // From the first byte to past the last; 0 if empty.
+  int64_t span_bytes() const;
+};
+
+// May two regions share a byte? Exact but for contrived strides, for which the answer is yes once a bounded search gives up.
+bool overlaps(const Region& a, const Region& b);
+
+// Do two different indices of the region share a byte?
+bool overlaps_itself(const Region& region);
+
+}  // namespace flash_attn
