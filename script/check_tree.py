@@ -56,8 +56,8 @@ def may_include(path, target):
     if top != "src":
         return True
     room = path.split("/")[1]
-    if room == "math":
-        return target.startswith("math/")
+    if room in ("math", "runtime"):
+        return target.startswith(room + "/")
     if room == "api":
         return public or target.startswith(("api/", "core/"))
     if room == "core":
