@@ -1,0 +1,34 @@
+// The sub-commands, one function each, called by main() with what was typed. They throw the errors of errors.h.
+#pragma once
+
+#include "run.h"
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+namespace flash_attn::tool {
+
+void print_info();
+
+struct ExplainOptions {
+  int64_t batch = 1, s_q = 1024, s_k = 0, heads = 8, kv_heads = 0, dim = 64, dim_v = 0, page_size = 0;
+  RunOptions run;  // the options that need no file
+  std::string case_name;
+};
+void print_explanation(const ExplainOptions& options);
+
+struct CheckOptions {
+  std::string filter;
+  std::vector<std::string> dtypes, isas;
+  bool is_verbose = false;
+};
+void self_test(const CheckOptions& options);
+
+struct DemoOptions {
+  std::string fixture;  // folder; empty: beside the source or the installed program
+  std::string svg = "attention.svg";
+};
+void run_demo(const DemoOptions& options);
+
+}  // namespace flash_attn::tool
