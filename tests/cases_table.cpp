@@ -159,7 +159,7 @@ void add_scores(Cases* cases) {
     s.dropout_p = 0.5f, s.batch = 3, s.lengths_q = {40, 1, 17}, s.lengths_k = {90, 65, 17};
     s.query_layout = QueryLayout::packed, s.key_layout = KeyLayout::packed;
   });
-  add("large_logits", [](CaseSpec& s) { s.magnitude = 3000.0f, s.mask_kind = FA_MASK_CAUSAL; });
+  add("large_logits", [](CaseSpec& s) { s.magnitude = 4000.0f, s.scale = 1.0f, s.mask_kind = FA_MASK_CAUSAL; });
   add("everything", [](CaseSpec& s) {
     s.batch = 3, s.lengths_q = {40, 7, 33}, s.lengths_k = {90, 64, 33}, s.query_layout = QueryLayout::packed;
     s.key_layout = KeyLayout::paged, s.page_size = 8, s.leftpad = 5, s.mask_kind = FA_MASK_CAUSAL, s.window_left = 50;

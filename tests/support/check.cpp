@@ -1,0 +1,40 @@
+// See check.h.
+#include "tests/support/check.h"
+
+#include <algorithm>
+#include <cstdlib>
+#include <set>
+
+namespace flash_attn::test {
+
+std::string check_case(const CaseSpec& spec, fa_dtype dtype, uint64_t seed, const CheckOptions& options) {
+  TestProblem problem(spec, dtype, seed);
+  const Reference reference = make_reference(problem, options.sampled_rows);
+  std::set<std::string> wanted, served;
+  std::string faults;
+  for (const Choice& choice : options.choices) {
+    wanted.insert(choice.isa);
+    const RunResult result = run_problem(&problem, choice, reference.rows);
+    if (result.status == FA_STATUS_UNSUPPORTED && !choice.kernel.empty() && !result.message.empty()) continue;
+    served.insert(choice.isa);
+    std::string fault = result.ok() ? compare(problem, reference, result.outputs, options.o_tolerance) : result.text() + "\n  in " + problem.text();
+    if (!fault.empty()) faults += choice.text() + ": " + fault + "\n";
+  }
+  for (const std::string& isa : wanted) {
+    if (served.count(isa) == 0) faults += "no kernel of " + isa + " serves " + problem.text() + "\n";
+  }
+  return faults;
+}
+
+std::string check_case(const CaseSpec& spec, uint64_t seed, const CheckOptions& options) {
+  std::string faults;
+  for (const fa_dtype dtype : dtype_list(spec.dtypes)) faults += check_case(spec, dtype, seed + static_cast<uint64_t>(dtype), options);
+  return faults;
+}
+
+uint64_t environment_number(const char* name, uint64_t standard) {
+  const char* const text = std::getenv(name);
+  return text == nullptr || *text == '\0' ? standard : std::strtoull(text, nullptr, 0);
+}
+
+}  // namespace flash_attn::test
