@@ -1,0 +1,39 @@
+// The CPU kernels compiled for AVX2 with FMA and F16C (x86-64-v3). Everything but the table has internal linkage.
+
+#include "cpu/kernels/params.h"
+
+#include <cstdint>
+#include <utility>
+#include <immintrin.h>
+
+#define FA_VECTOR_BYTES 32
+#define FA_PANEL_VECTORS 3
+#define FA_TILE_ROWS 4
+
+namespace flash_attn::cpu {
+namespace avx2 {
+namespace {
+
+#include "cpu/simd.h"
+
+#include "cpu/kernels/rows_access.h"
+#include "cpu/kernels/scores.h"
+#include "cpu/kernels/panel_f32.h"
+#include "cpu/kernels/panel.h"
+#include "cpu/kernels/merge.h"
+#include "cpu/kernels/rows.h"
+
+constexpr PanelFormat kFormat{FA_PANEL_VECTORS * kWidth, false, 1, 1};
+
+void forward_panel(const ForwardParams& p, const Request& r, const ForwardTask& task, char* scratch) {
+  run_panels<F32Products>(p, r, task, kFormat, scratch);
+}
+
+}  // namespace
+}  // namespace avx2
+
+extern const KernelTable kAvx2Table;
+const KernelTable kAvx2Table = {"avx2",        avx2::kFormat,    avx2::kFormat,           avx2::kMaxRows, avx2::forward_panel,
+                        avx2::run_rows, avx2::merge_rows, avx2::row_scratch_bytes};
+
+}  // namespace flash_attn::cpu

@@ -1,0 +1,39 @@
+// The CPU kernels compiled for arm64 with NEON. Everything but the table has internal linkage.
+
+#include "cpu/kernels/params.h"
+
+#include <cstdint>
+#include <utility>
+#include <arm_neon.h>
+
+#define FA_VECTOR_BYTES 16
+#define FA_PANEL_VECTORS 4
+#define FA_TILE_ROWS 4
+
+namespace flash_attn::cpu {
+namespace neon {
+namespace {
+
+#include "cpu/simd.h"
+
+#include "cpu/kernels/rows_access.h"
+#include "cpu/kernels/scores.h"
+#include "cpu/kernels/panel_f32.h"
+#include "cpu/kernels/panel.h"
+#include "cpu/kernels/merge.h"
+#include "cpu/kernels/rows.h"
+
+constexpr PanelFormat kFormat{FA_PANEL_VECTORS * kWidth, false, 1, 1};
+
+void forward_panel(const ForwardParams& p, const Request& r, const ForwardTask& task, char* scratch) {
+  run_panels<F32Products>(p, r, task, kFormat, scratch);
+}
+
+}  // namespace
+}  // namespace neon
+
+extern const KernelTable kNeonTable;
+const KernelTable kNeonTable = {"neon",        neon::kFormat,    neon::kFormat,           neon::kMaxRows, neon::forward_panel,
+                        neon::run_rows, neon::merge_rows, neon::row_scratch_bytes};
+
+}  // namespace flash_attn::cpu

@@ -1,0 +1,225 @@
+// The panel kernel: exact attention of a block of query rows over a range of keys, with rows as SIMD lanes and a streaming softmax.
+// For each block of keys and each panel of lanes: scores, masks where an edge crosses, weights, and O^T += V^T P^T. Written once over
+// Products (panel_f32.h, panel_dot2.h, panel_amx.h). Results of a row depend on key block boundaries only, which are absolute,
+// never on the task a row came with. Included inside an instruction set's namespace, after scores.h.
+
+constexpr int kMaxPanels = 64;
+
+// The keys a panel's lanes reach.
+struct PanelReach {
+  int64_t lo_min, lo_max, hi_min, hi_max, first_min, first_max;
+
+  int64_t begin() const { return first_max > 0 ? 0 : lo_min; }
+  bool meets(int64_t key_begin, int64_t key_end) const {
+    return key_begin < first_max || (key_end > lo_min && key_begin < hi_max);
+  }
+  // Does every lane see all of [key_begin, key_end)?
+  bool covers(int64_t key_begin, int64_t key_end) const {
+    return (lo_max <= key_begin && hi_min >= key_end) || first_min >= key_end;
+  }
+};
+
+template <class Products, int kVectors>
+struct PanelLoop {
+  static constexpr int kLanes = kVectors * kWidth;
+
+  const ForwardParams& p;
+  const Request& r;
+  const ForwardTask& task;
+  int64_t rows, panels, padded_rows, q_stride, o_stride;
+  float *q_t, *scores, *o_t, *extra, *top, *sum, *slope;
+  uint32_t* weights;
+  char *k_copy, *v_copy;
+  int32_t *lo, *hi, *first, *diagonal;
+  bool scored;   // scores come out of score_pass, in the log2 domain
+  float factor;  // from stored scores to the log2 domain
+  PanelReach reach[kMaxPanels];
+
+  PanelLoop(const ForwardParams& params, const Request& request, const ForwardTask& t, const PanelFormat& format, char* scratch)
+      : p(params), r(request), task(t) {
+    const PanelScratch at(format, p.d, p.d_v, p.block_rows, p.block_keys);
+    rows = task.row_end - task.row_begin;
+    panels = (rows + kLanes - 1) / kLanes;
+    padded_rows = panels * kLanes;
+    q_stride = (Products::kIsDot2 ? round_up(p.d, format.pair_pad) / 2 : p.d) * kLanes;
+    o_stride = (Products::kIsDot2 ? round_up(p.d_v, format.value_pad) : p.d_v) * kLanes;
+    q_t = reinterpret_cast<float*>(scratch + at.q_t);
+    scores = reinterpret_cast<float*>(scratch + at.scores);
+    weights = reinterpret_cast<uint32_t*>(scratch + at.weights);
+    o_t = reinterpret_cast<float*>(scratch + at.o_t);
+    extra = reinterpret_cast<float*>(scratch + at.extra);
+    k_copy = scratch + at.k_block;
+    v_copy = scratch + at.v_block;
+    top = reinterpret_cast<float*>(scratch + at.stats);
+    sum = top + padded_rows;
+    slope = sum + padded_rows;
+    lo = reinterpret_cast<int32_t*>(slope + padded_rows);
+    hi = lo + padded_rows;
+    first = hi + padded_rows;
+    diagonal = first + padded_rows;
+    scored = needs_score_pass(p, r);
+    factor = scored ? 1.0f : p.scale * kLog2E;
+  }
+
+  void open_rows() {
+    for (int64_t x = 0; x < padded_rows; ++x) {
+      top[x] = FA_MINUS_INFINITY;
+      sum[x] = slope[x] = 0;
+      lo[x] = hi[x] = first[x] = diagonal[x] = 0;
+      if (x >= rows) continue;
+      const RowPlace row = place_of(p, task.head_k, task.row_begin + x);
+      const KeyInterval keys = key_interval(r.rule, row.i);
+      lo[x] = static_cast<int32_t>(keys.lo);
+      hi[x] = static_cast<int32_t>(keys.hi);
+      first[x] = static_cast<int32_t>(keys.first);
+      diagonal[x] = static_cast<int32_t>(clamp_to(row.i + r.rule.delta, -(1LL << 30), 1LL << 30));
+      if (p.alibi) slope[x] = p.alibi[r.index * p.alibi_batch_stride + row.head];
+    }
+    __builtin_memset(o_t, 0, static_cast<size_t>(panels * o_stride) * 4);
+    for (int64_t n = 0; n < panels; ++n) open_panel(n);
+  }
+
+  void open_panel(int64_t n) {
+    const char* q_rows[kLanes] = {};
+    const int64_t live = rows - n * kLanes < kLanes ? rows - n * kLanes : kLanes;
+    PanelReach& to = reach[n] = {INT64_MAX, 0, INT64_MAX, 0, INT64_MAX, 0};
+    for (int64_t l = 0; l < live; ++l) {
+      const RowPlace row = place_of(p, task.head_k, task.row_begin + n * kLanes + l);
+      q_rows[l] = p.q + query_offset(p.q_axes, r, row.i, row.head) * element_bytes(p.dtype);
+      const int64_t x = n * kLanes + l;
+      if (lo[x] == hi[x] && first[x] == 0) {
+        to.hi_min = to.first_min = 0;  // an empty row reaches nothing, and makes every block an edge
+        continue;
+      }
+      to.lo_min = lo[x] < to.lo_min ? lo[x] : to.lo_min;
+      to.lo_max = lo[x] > to.lo_max ? lo[x] : to.lo_max;
+      to.hi_min = hi[x] < to.hi_min ? hi[x] : to.hi_min;
+      to.hi_max = hi[x] > to.hi_max ? hi[x] : to.hi_max;
+      to.first_min = first[x] < to.first_min ? first[x] : to.first_min;
+      to.first_max = first[x] > to.first_max ? first[x] : to.first_max;
+    }
+    Products::pack_queries(p.dtype, q_rows, p.d, q_t + n * q_stride, kLanes);
+  }
+
+  // One panel over the keys [begin, end) of the open block, which starts at block_begin.
+  void attend(int64_t n, const typename Products::Block& block, int64_t block_begin, int64_t begin, int64_t end) {
+    const int64_t row = n * kLanes;
+    const int64_t keys = end - begin;
+    const LaneRows lanes{lo + row, hi + row, first + row, diagonal + row, slope + row};
+    Vec old_top[kVectors], new_top[kVectors], unmasked[kVectors];
+    FA_UNROLL for (int v = 0; v < kVectors; ++v) old_top[v] = new_top[v] = unmasked[v] = load(top + row + v * kWidth);
+    const bool has_edge = !reach[n].covers(begin, end);
+    Products::template scores<kVectors>(p, block, begin - block_begin, keys, q_t + n * q_stride, scores,
+                                        scored || has_edge ? unmasked : new_top);
+    if (scored) {
+      const bool with_extra = p.bias || p.mask || (r.is_tree && end > r.tree_prefix);
+      const int64_t live = rows - row < kLanes ? rows - row : kLanes;
+      if (with_extra)
+        fill_extra(p, r, task.head_k, task.row_begin + row, static_cast<int>(live), kLanes, begin, keys, extra);
+      score_pass<kVectors>(p, lanes, begin, keys, has_edge, with_extra ? extra : nullptr, scores, new_top);
+    } else if (has_edge) {
+      mask_pass<kVectors>(lanes, begin, keys, scores, new_top);
+    }
+
+    Vec scaled_top[kVectors], alpha[kVectors], new_sum[kVectors];
+    FA_UNROLL for (int v = 0; v < kVectors; ++v) {
+      // A maximum that is a little too low is as good: weights stay below 2^8. Decided lane by lane, so rows stay independent.
+      if constexpr (Products::kKeepsTop)
+        new_top[v] = select((new_top[v] - old_top[v]) * set1(factor) <= set1(8.0f), old_top[v], new_top[v]);
+      // A row that has seen only -inf keeps -inf; the finite stand-in avoids inf - inf.
+      scaled_top[v] = maximum(set1(-__FLT_MAX__), new_top[v] * set1(factor));
+      alpha[v] = exp2_of<5>(old_top[v] * set1(factor) - scaled_top[v]);
+      new_sum[v] = alpha[v] * load(sum + row + v * kWidth);
+      store(top + row + v * kWidth, new_top[v]);
+    }
+    if (p.dropout_threshold > 0) {
+      exp_block<kVectors>(scores, keys, set1(factor), scaled_top, new_sum);
+      for (int l = 0; l < kLanes && row + l < rows; ++l)
+        drop_weights(p, r, place_of(p, task.head_k, task.row_begin + row + l), begin, keys, scores + l, kLanes);
+      Products::template repack<kVectors>(scores, weights, keys);
+    } else {
+      Products::template weights<kVectors>(scores, weights, keys, set1(factor), scaled_top, new_sum);
+    }
+    FA_UNROLL for (int v = 0; v < kVectors; ++v) store(sum + row + v * kWidth, new_sum[v]);
+    Products::template values<kVectors>(p, block, begin - block_begin, keys, scores, weights, o_t + n * o_stride, alpha);
+  }
+
+  void attend_all() {
+    int64_t all_begin = INT64_MAX, all_end = 0;
+    for (int64_t n = 0; n < panels; ++n) {
+      if (reach[n].hi_max == 0 && reach[n].first_max == 0) continue;
+      all_begin = reach[n].begin() < all_begin ? reach[n].begin() : all_begin;
+      all_end = reach[n].hi_max > all_end ? reach[n].hi_max : all_end;
+      all_end = reach[n].first_max > all_end ? reach[n].first_max : all_end;
+    }
+    all_begin = all_begin > task.key_begin ? all_begin : task.key_begin;
+    all_end = all_end < task.key_end ? all_end : task.key_end;
+    if (all_begin >= all_end) return;
+    for (int64_t at = all_begin / p.block_keys * p.block_keys; at < all_end; at += p.block_keys) {
+      const int64_t end = at + p.block_keys < all_end ? at + p.block_keys : all_end;
+      bool is_open = false;
+      typename Products::Block block{};
+      for (int64_t n = 0; n < panels; ++n) {
+        if (!reach[n].meets(at, end)) continue;
+        if (!is_open) block = Products::open_block(p, r, task.head_k, at, end - at, k_copy, v_copy);
+        is_open = true;
+        const int64_t reach_end = reach[n].hi_max > reach[n].first_max ? reach[n].hi_max : reach[n].first_max;
+        const int64_t panel_end = reach_end < end ? reach_end : end;
+        const int64_t skip = reach[n].begin() > at ? (reach[n].begin() - at) / Products::kKeyStep * Products::kKeyStep : 0;
+        attend(n, block, at, at + skip, panel_end);
+      }
+    }
+  }
+
+  void write_panel(int64_t n) {
+    for (int v = 0; v < kVectors; ++v) {
+      const int64_t begin = n * kLanes + v * kWidth;
+      const int64_t live = rows - begin < kWidth ? rows - begin : kWidth;
+      if (live <= 0) return;
+      alignas(64) float factors[kWidth] = {};
+      char* targets[kWidth] = {};
+      for (int64_t l = 0; l < live; ++l) {
+        const RowPlace row = place_of(p, task.head_k, task.row_begin + begin + l);
+        const RowFinish finish = finish_row(p, row.head, top[begin + l] * factor, sum[begin + l]);
+        factors[l] = finish.factor;
+        targets[l] = p.o + query_offset(p.o_axes, r, row.i, row.head) * element_bytes(p.o_dtype);
+        if (p.lse) p.lse[query_offset(p.lse_axes, r, row.i, row.head)] = finish.lse;
+      }
+      unpack_transposed(o_t + n * o_stride, kLanes, v * kWidth, static_cast<int>(live), p.d_v, load(factors), p.o_dtype, targets);
+    }
+  }
+
+  void write_partial() {
+    float* o_rows = task.partial + 2 * rows;
+    for (int64_t x = 0; x < rows; ++x) {
+      task.partial[x] = sum[x] == 0 ? FA_MINUS_INFINITY : top[x] * factor;
+      task.partial[rows + x] = sum[x];
+    }
+    for (int64_t begin = 0; begin < rows; begin += kWidth) {
+      const int64_t live = rows - begin < kWidth ? rows - begin : kWidth;
+      char* targets[kWidth] = {};
+      for (int64_t l = 0; l < live; ++l) targets[l] = reinterpret_cast<char*>(o_rows + (begin + l) * p.d_v);
+      unpack_transposed(o_t + begin / kLanes * o_stride, kLanes, static_cast<int>(begin % kLanes), static_cast<int>(live), p.d_v,
+                        set1(1.0f), DType::f32, targets);
+    }
+  }
+
+  void run() {
+    open_rows();
+    attend_all();
+    if (task.partial) {
+      write_partial();
+    } else {
+      for (int64_t n = 0; n < panels; ++n) write_panel(n);
+    }
+  }
+};
+
+template <class Products>
+static void run_panels(const ForwardParams& p, const Request& r, const ForwardTask& task, const PanelFormat& format, char* scratch) {
+  if (task.row_end - task.row_begin <= kWidth) {
+    PanelLoop<Products, 1>(p, r, task, format, scratch).run();
+  } else {
+    PanelLoop<Products, FA_PANEL_VECTORS>(p, r, task, format, scratch).run();
+  }
+}
