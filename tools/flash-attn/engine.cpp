@@ -1,4 +1,4 @@
-// Thin RAII over the C ABI.
+// Thin RAII over the C ABI: every call that can fail goes through check_status, every plan and workspace has one owner.
 #include "engine.h"
 
 #include "errors.h"
