@@ -12,7 +12,6 @@
 #include <cstdlib>
 #include <cstring>
 #include <memory>
-#include <new>
 #include <string>
 
 namespace flash_attn::api {
@@ -29,16 +28,17 @@ struct Memory {
   std::unique_ptr<void, FreeMemory> base;
   size_t bytes = 0;
 
-  // True if the memory is new and its contents undefined.
-  bool reserve(size_t needed) {
-    if (needed <= bytes) return false;
+  // *is_new: the contents are undefined.
+  Status reserve(size_t needed, bool* is_new) {
+    *is_new = needed > bytes;
+    if (!*is_new) return Status();
     base.reset();
     bytes = 0;
     const size_t rounded = (needed + 63) / 64 * 64;
     base.reset(rounded >= needed ? std::aligned_alloc(64, rounded) : nullptr);
-    if (base == nullptr) throw std::bad_alloc();
+    if (base == nullptr) return Status(FA_STATUS_OUT_OF_MEMORY, format_text("no memory for a workspace of %zu bytes", needed));
     bytes = rounded;
-    return true;
+    return Status();
   }
 };
 
@@ -106,8 +106,10 @@ Status ThreadCache::run(const fa_attention_desc& desc, const fa_attention_args& 
   }
   fa_workspace workspace;
   set_defaults(&workspace);
-  scratch_.reserve(size.scratch_bytes);
-  if (state_.reserve(size.state_bytes)) FA_TRY(init_plan_state(*plan, state_.base.get(), state_.bytes, stream));
+  bool is_new = false;
+  FA_TRY(scratch_.reserve(size.scratch_bytes, &is_new));
+  FA_TRY(state_.reserve(size.state_bytes, &is_new));
+  if (is_new) FA_TRY(init_plan_state(*plan, state_.base.get(), state_.bytes, stream));
   workspace.scratch = scratch_.base.get();
   workspace.scratch_bytes = scratch_.bytes;
   workspace.state = state_.base.get();
