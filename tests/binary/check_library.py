@@ -14,6 +14,8 @@ GLIBC_CEILING = (2, 34)  # pthread moved into libc there; Debian 12, Ubuntu 22.0
 # What the library may never call: it returns a status instead.
 FORBIDDEN = re.compile(r"^(abort|_?exit|_Exit|quick_exit|raise|kill|v?f?printf|__v?f?printf_chk|puts|putchar|fput[cs]|fwrite|perror"
                        r"|write|__assert_fail|__cxa_throw|_ZSt4cout|_ZSt4cerr|_ZSt4clog|_ZSt9terminatev)$")
+# std::thread's destructor names std::terminate for threads that nobody joined; the pool joins or detaches all of its own.
+ALLOWED = {("thread_pool.cpp.o", "_ZSt9terminatev")}
 
 
 def run(*command):
@@ -30,7 +32,7 @@ def forbidden_calls(nm, objects):
     for path in objects:
         for line in run(nm, "--undefined-only", path).splitlines():
             name = line.split()[-1]
-            if FORBIDDEN.match(name):
+            if FORBIDDEN.match(name) and (os.path.basename(path), name) not in ALLOWED:
                 breaches.append("%s calls %s; the library returns a status" % (os.path.basename(path), name))
     return breaches
 
