@@ -113,9 +113,9 @@ int64_t View::lse_offset(int64_t r, int64_t head, int64_t i) const {
 bool View::inside_limits(const Request& request, int64_t i, int64_t j) const {
   const int64_t diagonal = i + request.delta;
   if (request.kind == FA_MASK_CAUSAL && j > diagonal) return false;
-  if (desc_.window_right >= 0 && j > diagonal + desc_.window_right) return false;
+  if (desc_.window_right >= 0 && j - diagonal > desc_.window_right) return false;
   bool left = true;
-  if (desc_.window_left >= 0 && j < diagonal - desc_.window_left) left = false;
+  if (desc_.window_left >= 0 && diagonal - j > desc_.window_left) left = false;
   if (desc_.chunk > 0) {
     // The chunk that holds the diagonal's key; below key 0 chunks go on with negative numbers.
     const int64_t number = static_cast<int64_t>(std::floor(static_cast<double>(diagonal) / static_cast<double>(desc_.chunk)));

@@ -51,10 +51,8 @@ Counter& counter() {
 
 }  // namespace
 
-void count_run(const CaseSpec& spec, fa_dtype dtype, const std::string& kernel) {
-  const size_t first = kernel.find('/'), last = kernel.rfind('/');
-  if (first == std::string::npos || first == last) return;
-  counter().add(spec, dtype, kernel.substr(first + 1, last - first - 1), kernel.substr(last + 1), true);
+void count_run(const CaseSpec& spec, fa_dtype dtype, const std::string& kernel, const std::string& isa) {
+  if (!kernel.empty() && !isa.empty()) counter().add(spec, dtype, kernel, isa, true);
 }
 
 void count_refusal(const CaseSpec& spec, fa_dtype dtype, const std::string& kernel, const std::string& isa) {

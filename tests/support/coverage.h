@@ -8,8 +8,8 @@
 
 namespace flash_attn::test {
 
-// `kernel` is the full name, "cpu/panel/avx2".
-void count_run(const CaseSpec& spec, fa_dtype dtype, const std::string& kernel);
+// Of a kernel and an instruction set that were both forced by name; other runs do not count.
+void count_run(const CaseSpec& spec, fa_dtype dtype, const std::string& kernel, const std::string& isa);
 // A kernel forced by name said that it does not serve the case.
 void count_refusal(const CaseSpec& spec, fa_dtype dtype, const std::string& kernel, const std::string& isa);
 

@@ -319,7 +319,8 @@ void ProblemBuilder::make_score_inputs() {
 
 void ProblemBuilder::make_bias(const BiasSpec& spec, bool is_mask) {
   const fa_dtype dtype = is_mask ? FA_DTYPE_BOOL : (spec.as_f32 ? FA_DTYPE_F32 : p_.dtype_);
-  const int64_t max_keys = spec_.key_layout == KeyLayout::dense ? extent_k_ : desc_.max_s_k;
+  const int64_t capacity = packed_k() ? total_k_ : extent_k_;
+  const int64_t max_keys = desc_.max_s_k == 0 ? capacity : desc_.max_s_k;
   const TensorLayout bias = bias_tensor(spec_, spec, dtype, packed_q() ? total_q_ : extent_q_, max_keys);
   GuardedBuffer& buffer = new_buffer(bias.elements, element_bytes(dtype));
   if (is_mask) {

@@ -36,7 +36,13 @@ std::vector<Choice> isa_choices() {
   return choices;
 }
 
-std::string planned_name(const Choice& choice) { return "cpu/" + choice.kernel + "/" + choice.isa; }
+bool is_planned_name(const Choice& choice, const std::string& name) {
+  const size_t first = name.find('/'), last = name.rfind('/');
+  if (first == std::string::npos || first == last || name.substr(0, first) != "cpu") return false;
+  const std::string kernel = name.substr(first + 1, last - first - 1), isa = name.substr(last + 1);
+  if (!choice.isa.empty() && isa != choice.isa) return false;
+  return choice.kernel.empty() || choice.kernel == "mixed" || kernel == choice.kernel;
+}
 
 std::string RunResult::text() const {
   if (status != FA_STATUS_OK) return std::string(fa_status_name(status)) + ": " + message;
@@ -92,8 +98,8 @@ RunResult run_problem(TestProblem* problem, const Choice& choice, const std::vec
     result.message = fa_last_error();
     return result;
   }
-  count_run(problem->spec(), problem->dtype(), result.kernel);
-  if (!choice.kernel.empty() && !choice.isa.empty() && result.kernel != planned_name(choice)) {
+  count_run(problem->spec(), problem->dtype(), choice.kernel, choice.isa);
+  if (!is_planned_name(choice, result.kernel)) {
     result.fault = "planned " + result.kernel + " though " + choice.text() + " was forced";
   }
   result.outputs = problem->read_outputs(rows);

@@ -36,8 +36,9 @@ struct RunResult {
 // Plan, prepare, run, read the rows. Leaves the outputs holding the sentinel. Counts towards the coverage table.
 RunResult run_problem(TestProblem* problem, const Choice& choice, const std::vector<oracle::RowId>& rows);
 
-// The full name that a forced choice must plan to.
-std::string planned_name(const Choice& choice);
+// Is `name`, a full name such as "cpu/panel/avx2", what the choice must plan to? A forced "mixed" may show the one kernel that all
+// its requests take.
+bool is_planned_name(const Choice& choice, const std::string& name);
 
 // A plan that cleans up after itself.
 class PlanHandle {

@@ -1,0 +1,26 @@
+// The benchmark's rows on the planner's own choice, a sample of output rows compared: what is timed is also right.
+#include "tests/support/check.h"
+
+#include <gtest/gtest.h>
+
+namespace flash_attn::test {
+namespace {
+
+constexpr int64_t kSampledRows = 24;
+
+TEST(BenchCases, SampledRowsAgreeWithOracle) {
+  const double most_flops = static_cast<double>(environment_number("FLASH_ATTN_TEST_GFLOP", 40)) * 1e9;
+  int checked = 0;
+  for (const CaseSpec& spec : all_cases()) {
+    if (!(spec.labels & kBench) || flops(spec) > most_flops) continue;
+    CheckOptions options;
+    options.choices = {Choice()};
+    options.sampled_rows = kSampledRows;
+    EXPECT_EQ(check_case(spec, 3, options), "");
+    ++checked;
+  }
+  EXPECT_GT(checked, 10);
+}
+
+}  // namespace
+}  // namespace flash_attn::test
