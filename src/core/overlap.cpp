@@ -67,16 +67,18 @@ class Search {
   int steps_ = 0;
 };
 
-}  // namespace
-
-int64_t Region::span_bytes() const {
-  int64_t span = block_bytes;
-  for (int m = 0; m < kAxes; ++m) {
-    if (extent[m] == 0) return 0;
-    span += (extent[m] - 1) * stride_bytes[m];
+// The usual layouts: each axis steps over all that the axes after it reach.
+bool is_nested(const Region& region) {
+  int64_t reach = region.block_bytes;
+  for (int m = Region::kAxes - 1; m >= 0; --m) {
+    if (region.extent[m] <= 1) continue;
+    if (region.stride_bytes[m] < reach) return false;
+    reach += (region.extent[m] - 1) * region.stride_bytes[m];
   }
-  return block_bytes == 0 ? 0 : span;
+  return true;
 }
+
+}  // namespace
 
 bool overlaps(const Region& a, const Region& b) {
   const int64_t a_span = a.span_bytes();
@@ -95,7 +97,7 @@ bool overlaps(const Region& a, const Region& b) {
 }
 
 bool overlaps_itself(const Region& region) {
-  if (region.span_bytes() == 0) return false;
+  if (region.span_bytes() == 0 || is_nested(region)) return false;
   // Two different indices differ first in some axis; there the difference can be taken positive, and free in the axes after it.
   for (int m = 0; m < Region::kAxes; ++m) {
     if (region.extent[m] <= 1) continue;

@@ -16,7 +16,14 @@ struct Region {
   int64_t stride_bytes[kAxes] = {0, 0, 0};
 
   // From the first byte to past the last; 0 if empty.
-  int64_t span_bytes() const;
+  int64_t span_bytes() const {
+    int64_t span = block_bytes;
+    for (int m = 0; m < kAxes; ++m) {
+      if (extent[m] == 0) return 0;
+      span += (extent[m] - 1) * stride_bytes[m];
+    }
+    return block_bytes == 0 ? 0 : span;
+  }
 };
 
 // May two regions share a byte? Exact but for contrived strides, for which the answer is yes once a bounded search gives up.

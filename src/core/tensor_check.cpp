@@ -9,13 +9,16 @@
 namespace flash_attn {
 namespace {
 
+int byte_shift(DType dtype) { return __builtin_ctzll(static_cast<unsigned long long>(dtype_bytes(dtype))); }
+
 Status check_size(const char* name, const fa_tensor_desc& tensor, int first_dim) {
+  const int64_t most = kMaxSpanBytes >> byte_shift(static_cast<DType>(tensor.dtype));
   int64_t last = 0;  // index of the last element
   for (int m = first_dim; m < tensor.rank; ++m) {
     if (tensor.shape[m] == 0) return Status();
     int64_t reach = 0;
     if (__builtin_mul_overflow(tensor.shape[m] - 1, tensor.stride[m], &reach) || __builtin_add_overflow(last, reach, &last) ||
-        last >= kMaxSpanBytes / dtype_bytes(static_cast<DType>(tensor.dtype))) {
+        last >= most) {
       return invalid("%s reaches 2^60 bytes or more at shape[%d] %lld with stride[%d] %lld", name, m,
                      static_cast<long long>(tensor.shape[m]), m, static_cast<long long>(tensor.stride[m]));
     }
