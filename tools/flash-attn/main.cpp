@@ -64,8 +64,12 @@ void add_run(CLI::App* app, RunOptions* run) {
   file("--leftpad-k", run->leftpad_k, "int32 [b]: key rows to skip at the front");
   file("--block-table", run->block_table, "int32 [b, max_pages]: pages of each request");
   file("--cache-batch-idx", run->cache_batch_idx, "int32 [b]: row of k and v that a request uses");
-  app->add_option("--seed", run->seed, "dropout seed")->type_name("N");
-  app->add_option("--offset", run->offset, "dropout offset")->type_name("N");
+  // CLI11 would wrap a negative number round.
+  const auto not_negative = [](const std::string& text) {
+    return text.starts_with('-') ? text + " must be 0 or more" : std::string();
+  };
+  app->add_option("--seed", run->seed, "dropout seed")->check(not_negative)->type_name("N");
+  app->add_option("--offset", run->offset, "dropout offset")->check(not_negative)->type_name("N");
   app->footer("Files are .npy (float32, float16; int32 or int64 tables; bool masks; C order) or FILE.safetensors:NAME.");
 }
 

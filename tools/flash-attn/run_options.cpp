@@ -5,6 +5,7 @@
 #include "errors.h"
 
 #include <charconv>
+#include <cmath>
 #include <limits>
 
 namespace flash_attn::tool {
@@ -71,6 +72,9 @@ void check_usage(const RunOptions& options) {
   }
   if (options.dropout && !(*options.dropout >= 0.0 && *options.dropout < 1.0)) {
     throw UsageError("--dropout is " + std::to_string(*options.dropout) + " but must be at least 0 and below 1");
+  }
+  if (options.scale && !std::isfinite(*options.scale)) {
+    throw UsageError("--scale is " + std::to_string(*options.scale) + " but must be a finite number");
   }
   if (options.softcap && !(*options.softcap >= 0.0)) {
     throw UsageError("--softcap is " + std::to_string(*options.softcap) + " but must be 0 (off) or more");
