@@ -81,7 +81,7 @@ Status read_key_lengths(const fa_attention_desc& desc, Problem* problem) {
   if (desc.max_s_k < 0) return invalid("max_s_k is %lld but must be 0 or more", static_cast<long long>(desc.max_s_k));
   int64_t capacity = problem->k_rows;
   if (problem->kv_layout == KvLayout::paged) {
-    if (__builtin_mul_overflow(problem->max_pages, problem->page_size, &capacity) || capacity > kMaxExtent) capacity = kMaxExtent;
+    capacity = std::min(problem->max_pages * problem->page_size, kMaxExtent);  // both are at most kMaxCount
   } else if (problem->kv_layout == KvLayout::contiguous && !problem->packed_k) {
     if (desc.max_s_k != 0 && desc.max_s_k != capacity) {
       return invalid("max_s_k is %lld but k.shape[1] is %lld; they must agree, or max_s_k be 0",
@@ -102,6 +102,7 @@ Status read_block_table(const fa_attention_desc& desc, Problem* problem) {
   if (!is_paged) return Status();
   FA_TRY(check_dtype("block_table", table, {DType::i32}, "i32"));
   FA_TRY(check_shape("block_table", table, {{problem->b, "b"}, {table.shape[1], "max_pages"}}));
+  FA_TRY(check_extent("block_table", table, 1, 0, kMaxCount, "pages of a request"));
   FA_TRY(check_extent("k", desc.k, 1, 1, kMaxCount, "rows of a page"));
   FA_TRY(check_extent("k", desc.k, 0, 0, kMaxCount, "pages"));
   problem->page_size = desc.k.shape[1];

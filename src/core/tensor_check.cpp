@@ -89,6 +89,8 @@ Status check_shape(const char* name, const fa_tensor_desc& tensor, std::initiali
 Status check_no_self_overlap(const char* name, const fa_tensor_desc& tensor) {
   const int64_t element_bytes = dtype_bytes(static_cast<DType>(tensor.dtype));
   const int last = tensor.rank - 1;
+  // Strides of a tensor without elements mean nothing.
+  if (std::find(tensor.shape, tensor.shape + tensor.rank, 0) != tensor.shape + tensor.rank) return Status();
   Region region;
   region.block_bytes = tensor.shape[last] * element_bytes;
   for (int m = 0; m < last; ++m) {

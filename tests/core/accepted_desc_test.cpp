@@ -88,7 +88,7 @@ TEST(AcceptedDesc, PagedDims) {
 
 TEST(AcceptedDesc, TableCapacityDoesNotWrap) {
   fa_attention_desc desc = paged_desc();
-  desc.block_table.shape[1] = int64_t{1} << 40;
+  desc.block_table.shape[1] = (int64_t{1} << 31) - 1;
   desc.block_table.stride[0] = 0;
   desc.k.shape[0] = desc.v.shape[0] = 1;
   desc.k.shape[1] = desc.v.shape[1] = (int64_t{1} << 31) - 1;

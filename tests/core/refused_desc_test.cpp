@@ -141,6 +141,7 @@ const Case kLayouts[] = {
     {"table_extra", dense_desc, [](Desc* d) { d->block_table = compact(FA_DTYPE_I32, {2, 3}); }, "block_table is described but kv_layout is not FA_KV_PAGED"},
     {"table_dtype", paged_desc, [](Desc* d) { d->block_table.dtype = FA_DTYPE_F32; }, "block_table has dtype f32 but must be i32"},
     {"table_rows", paged_desc, [](Desc* d) { d->block_table.shape[0] = 3; }, "block_table.shape[0] is 3 but must be 2: [b, max_pages]"},
+    {"table_absurd", paged_desc, [](Desc* d) { d->block_table.shape[1] = int64_t{1} << 31; }, "block_table.shape[1] is 2147483648 but must be 0 to 2147483647: pages of a request"},
     {"page_size", paged_desc, [](Desc* d) { d->k.shape[1] = d->v.shape[1] = 0; }, "k.shape[1] is 0 but must be 1 to 2147483647: rows of a page"},
     {"index_paged", paged_desc, [](Desc* d) { d->inputs = FA_INPUT_CACHE_BATCH_IDX; }, "inputs has FA_INPUT_CACHE_BATCH_IDX but k is paged"},
     {"index_packed", packed_desc, [](Desc* d) { d->inputs |= FA_INPUT_CACHE_BATCH_IDX; }, "inputs has FA_INPUT_CACHE_BATCH_IDX but k is packed"},
