@@ -50,15 +50,21 @@ std::vector<Row> rows_of(const std::vector<Measurement>& results) {
 
 constexpr const char* kColors[] = {"#2171b5", "#d94801", "#238b45", "#6a51a3", "#737373", "#c51b8a", "#8c6d31", "#17becf"};
 
-std::map<std::string, std::string> series_colors(const std::vector<Measurement>& results) {
-  std::map<std::string, std::string> colors;
+using Series = std::vector<std::pair<std::string, std::string>>;  // name and colour, in the order of the results
+
+Series series_of(const std::vector<Measurement>& results) {
+  Series series;
   for (const Measurement& result : results) {
-    if (!colors.contains(series_name(result))) {
-      const size_t index = colors.size() % std::size(kColors);
-      colors[series_name(result)] = kColors[index];
-    }
+    const std::string name = series_name(result);
+    const auto same = [&](const auto& entry) { return entry.first == name; };
+    if (std::none_of(series.begin(), series.end(), same)) series.emplace_back(name, kColors[series.size() % std::size(kColors)]);
   }
-  return colors;
+  return series;
+}
+
+const std::string& color_of(const Series& series, const Measurement& result) {
+  const std::string name = series_name(result);
+  return std::find_if(series.begin(), series.end(), [&](const auto& entry) { return entry.first == name; })->second;
 }
 
 }  // namespace
@@ -139,7 +145,7 @@ std::string measurement_json(const Measurement& r) {
 
 std::string plot_svg(const Machine& machine, const std::vector<Measurement>& results) {
   const std::vector<Row> rows = rows_of(results);
-  const auto colors = series_colors(results);
+  const Series colors = series_of(results);
   const double left = 230, full = 560, bar = 10, gap = 8, top = 76 + 18.0 * static_cast<double>(colors.size());
   double height = top + 30;
   for (const Row& row : rows) height += bar * static_cast<double>(row.bars.size()) + gap;
@@ -163,7 +169,7 @@ std::string plot_svg(const Machine& machine, const std::vector<Measurement>& res
     svg.text(left - 8, y + block / 2 + 4, row.name, {.size = 11, .anchor = "end"});
     for (const Measurement* r : row.bars) {
       const double width = full * std::min(r->share, 1.2);
-      svg.rect(left, y, width, bar - 1.5, colors.at(series_name(*r)), series_name(*r) + ": " + time_text(r->median_seconds));
+      svg.rect(left, y, width, bar - 1.5, color_of(colors, *r), series_name(*r) + ": " + time_text(r->median_seconds));
       svg.text(left + width + 4, y + 8, format("%.0f%% of %s", 100 * r->share, r->bound.c_str()), {.size = 8, .color = "#666666"});
       y += bar;
     }

@@ -189,6 +189,7 @@ std::string draw_map(const Array& weights, const std::vector<std::string>& token
   }
   const double row = top + static_cast<double>(marked) * cell - 0.5;
   for (const double y : {row, row + cell}) svg.line(left - 1, y, left + size, y, "#d94801", 1.5);
+  svg.rect(left + size + 29, top - 1, 20, 11 * 16 + 2, "#cccccc");
   for (int step = 0; step <= 10; ++step) {
     const double share = 1.0 - step / 10.0, y = top + step * 16.0;
     svg.rect(left + size + 30, y, 18, 16, heat_color(std::sqrt(share)));

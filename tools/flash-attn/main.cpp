@@ -19,6 +19,7 @@ constexpr int kFailed = 1, kWrongUsage = 2;
 int complain(const std::string& message, int code) {
   std::string line = message;
   for (char& c : line) c = (c == '\n') ? ' ' : c;
+  std::fflush(stdout);
   std::fprintf(stderr, "flash-attn: %s\n", line.c_str());
   return code;
 }
