@@ -158,6 +158,9 @@ def check_opening(path, lines, report):
     first = 1 if lines and lines[0].startswith("#!") else 0
     opening = lines[first] if len(lines) > first else ""
     marks = ("//", "/*") if path.endswith(SOURCE) else ("#", '"""', "'''")
+    stem = os.path.splitext(os.path.basename(path))[0]
+    if opening.startswith("// See %s.h" % stem):  # the header says it
+        return
     if not opening.startswith(marks) or len(opening) < 30:
         report(path, first + 1, "a file opens with a comment: what it is, its place, what it must not know")
 

@@ -86,6 +86,8 @@ class Budgets(unittest.TestCase):
 class Text(unittest.TestCase):
     def test_opening(self):
         self.assertEqual(breaches("opening", "src/core/plan.cpp", OPENING), [])
+        self.assertEqual(breaches("opening", "src/core/plan.cpp", "// See plan.h.\n"), [])
+        self.assertEqual(breaches("opening", "src/core/plan.cpp", "// See other.h.\n"), [1])
         self.assertEqual(breaches("opening", "src/core/plan.cpp", "#include <vector>\n"), [1])
         self.assertEqual(breaches("opening", "script/test", "#!/bin/sh\nset -e\n"), [2])
 
