@@ -11,69 +11,76 @@ namespace flash_attn {
 namespace {
 
 // What makes a tensor or vector empty, so that its pointer may be NULL.
-enum class Emptied { never, by_queries, by_keys, by_requests, by_table, by_scores };
+enum class Emptied : uint8_t { never, by_queries, by_keys, by_requests, by_table, by_scores };
 
-// An element size that the problem determines.
-constexpr int kOfInputs = -1;
-constexpr int kOfOutput = -2;
-constexpr int kOfBias = -3;
+// Where a pointer's alignment comes from: promised in the description, or the element size.
+enum class Alignment : uint8_t { one, four, eight, q, k, v, o, input, output, bias };
+constexpr int kAlignments = 10;
+
+// Facts of a problem as bits of one word: described tensors, then FA_INPUT_*, then the rest.
+constexpr int kInputShift = kTensorCount;
+constexpr uint64_t kOneBase = uint64_t{1} << 40;  // k and v have one base each
+constexpr uint64_t kRequestBases = uint64_t{1} << 41;
+constexpr uint64_t kMaskKinds = uint64_t{1} << 42;
+constexpr uint64_t kDiagonalOffsets = uint64_t{1} << 43;
+
+constexpr uint64_t bit(TensorId id) { return tensor_bit(id); }
+constexpr uint64_t input(uint32_t bits) { return uint64_t{bits} << kInputShift; }
+static_assert(input(FA_INPUT_DROPOUT_POINTERS) < kOneBase);
 
 struct Pointer {
   const char* name;
-  size_t offset;     // in fa_attention_args
-  uint32_t tensors;  // given when one of these is described,
-  uint32_t inputs;   // or one of these bits is set
-  int element_bytes;
+  size_t offset;   // in fa_attention_args
+  uint64_t needs;  // given exactly when the problem has one of these facts
+  Alignment alignment;
   Emptied emptied;
 };
 
-constexpr uint32_t bit(TensorId id) { return tensor_bit(id); }
-
 #define FA_ARG(field) #field, offsetof(fa_attention_args, field)
 constexpr Pointer kPointers[] = {
-    {FA_ARG(q), bit(TensorId::q), 0, kOfInputs, Emptied::by_queries},
-    {FA_ARG(k), bit(TensorId::k), 0, kOfInputs, Emptied::by_keys},
-    {FA_ARG(v), bit(TensorId::v), 0, kOfInputs, Emptied::by_keys},
-    {FA_ARG(o), bit(TensorId::o), 0, kOfOutput, Emptied::by_queries},
-    {FA_ARG(lse), bit(TensorId::lse), 0, 4, Emptied::by_queries},
-    {FA_ARG(cu_seqlens_q), 0, FA_INPUT_CU_SEQLENS_Q, 4, Emptied::never},
-    {FA_ARG(cu_seqlens_k), 0, FA_INPUT_CU_SEQLENS_K, 4, Emptied::never},
-    {FA_ARG(seqused_q), 0, FA_INPUT_SEQUSED_Q, 4, Emptied::by_requests},
-    {FA_ARG(seqused_k), 0, FA_INPUT_SEQUSED_K, 4, Emptied::by_requests},
-    {FA_ARG(leftpad_k), 0, FA_INPUT_LEFTPAD_K, 4, Emptied::by_requests},
-    {FA_ARG(cache_batch_idx), 0, FA_INPUT_CACHE_BATCH_IDX, 4, Emptied::by_requests},
-    {FA_ARG(block_table), bit(TensorId::block_table), 0, 4, Emptied::by_table},
-    {FA_ARG(k_ptrs), 0, 0, 8, Emptied::by_requests},
-    {FA_ARG(v_ptrs), 0, 0, 8, Emptied::by_requests},
-    {FA_ARG(mask_kinds), 0, 0, 4, Emptied::by_requests},
-    {FA_ARG(diagonal_offsets), 0, 0, 4, Emptied::by_requests},
-    {FA_ARG(tree_sizes), bit(TensorId::tree_mask), 0, 4, Emptied::by_requests},
-    {FA_ARG(alibi), bit(TensorId::alibi), 0, 4, Emptied::by_requests},
-    {FA_ARG(bias), bit(TensorId::bias), 0, kOfBias, Emptied::by_scores},
-    {FA_ARG(mask), bit(TensorId::mask), 0, 1, Emptied::by_scores},
-    {FA_ARG(tree_mask), bit(TensorId::tree_mask), 0, 8, Emptied::by_queries},
-    {FA_ARG(sink), bit(TensorId::sink), 0, 4, Emptied::never},
-    {FA_ARG(dropout_seed_ptr), 0, FA_INPUT_DROPOUT_POINTERS, 8, Emptied::never},
-    {FA_ARG(dropout_offset_ptr), 0, FA_INPUT_DROPOUT_POINTERS, 8, Emptied::never},
-    {FA_ARG(k_cache_out), bit(TensorId::k_new), 0, kOfInputs, Emptied::by_keys},
-    {FA_ARG(v_cache_out), bit(TensorId::v_new), 0, kOfInputs, Emptied::by_keys},
-    {FA_ARG(k_new), bit(TensorId::k_new), 0, kOfInputs, Emptied::by_requests},
-    {FA_ARG(v_new), bit(TensorId::v_new), 0, kOfInputs, Emptied::by_requests},
-    {FA_ARG(cu_seqlens_k_new), 0, FA_INPUT_CU_SEQLENS_K_NEW, 4, Emptied::never},
-    {FA_ARG(seqlens_rotary), 0, FA_INPUT_SEQLENS_ROTARY, 4, Emptied::by_requests},
-    {FA_ARG(rotary_cos), bit(TensorId::rotary_cos), 0, kOfInputs, Emptied::never},
-    {FA_ARG(rotary_sin), bit(TensorId::rotary_sin), 0, kOfInputs, Emptied::never},
-    {FA_ARG(q_descale), bit(TensorId::q_descale), 0, 4, Emptied::by_requests},
-    {FA_ARG(k_descale), bit(TensorId::k_descale), 0, 4, Emptied::by_requests},
-    {FA_ARG(v_descale), bit(TensorId::v_descale), 0, 4, Emptied::by_requests},
-    {FA_ARG(dout), bit(TensorId::dout), 0, kOfOutput, Emptied::by_queries},
-    {FA_ARG(dq), bit(TensorId::dq), 0, kOfInputs, Emptied::by_queries},
-    {FA_ARG(dk), bit(TensorId::dk), 0, kOfInputs, Emptied::by_keys},
-    {FA_ARG(dv), bit(TensorId::dv), 0, kOfInputs, Emptied::by_keys},
-    {FA_ARG(dlse), bit(TensorId::dlse), 0, 4, Emptied::by_queries},
-    {FA_ARG(dbias), bit(TensorId::dbias), 0, 4, Emptied::by_scores},
-    {FA_ARG(dsink), bit(TensorId::dsink), 0, 4, Emptied::never},
-    {FA_ARG(dslopes), bit(TensorId::dslopes), 0, 4, Emptied::by_requests},
+    {FA_ARG(q), bit(TensorId::q), Alignment::q, Emptied::by_queries},
+    {FA_ARG(k), kOneBase, Alignment::k, Emptied::by_keys},
+    {FA_ARG(v), kOneBase, Alignment::v, Emptied::by_keys},
+    {FA_ARG(o), bit(TensorId::o), Alignment::o, Emptied::by_queries},
+    {FA_ARG(lse), bit(TensorId::lse), Alignment::four, Emptied::by_queries},
+    {FA_ARG(cu_seqlens_q), input(FA_INPUT_CU_SEQLENS_Q), Alignment::four, Emptied::never},
+    {FA_ARG(cu_seqlens_k), input(FA_INPUT_CU_SEQLENS_K), Alignment::four, Emptied::never},
+    {FA_ARG(seqused_q), input(FA_INPUT_SEQUSED_Q), Alignment::four, Emptied::by_requests},
+    {FA_ARG(seqused_k), input(FA_INPUT_SEQUSED_K), Alignment::four, Emptied::by_requests},
+    {FA_ARG(leftpad_k), input(FA_INPUT_LEFTPAD_K), Alignment::four, Emptied::by_requests},
+    {FA_ARG(cache_batch_idx), input(FA_INPUT_CACHE_BATCH_IDX), Alignment::four, Emptied::by_requests},
+    {FA_ARG(block_table), bit(TensorId::block_table), Alignment::four, Emptied::by_table},
+    {FA_ARG(k_ptrs), kRequestBases, Alignment::eight, Emptied::by_requests},
+    {FA_ARG(v_ptrs), kRequestBases, Alignment::eight, Emptied::by_requests},
+    {FA_ARG(mask_kinds), kMaskKinds, Alignment::four, Emptied::by_requests},
+    {FA_ARG(diagonal_offsets), kDiagonalOffsets, Alignment::four, Emptied::by_requests},
+    {FA_ARG(tree_sizes), bit(TensorId::tree_mask), Alignment::four, Emptied::by_requests},
+    {FA_ARG(alibi), bit(TensorId::alibi), Alignment::four, Emptied::by_requests},
+    {FA_ARG(bias), bit(TensorId::bias), Alignment::bias, Emptied::by_scores},
+    {FA_ARG(mask), bit(TensorId::mask), Alignment::one, Emptied::by_scores},
+    {FA_ARG(tree_mask), bit(TensorId::tree_mask), Alignment::eight, Emptied::by_queries},
+    {FA_ARG(sink), bit(TensorId::sink), Alignment::four, Emptied::never},
+    {FA_ARG(dropout_seed_ptr), input(FA_INPUT_DROPOUT_POINTERS), Alignment::eight, Emptied::never},
+    {FA_ARG(dropout_offset_ptr), input(FA_INPUT_DROPOUT_POINTERS), Alignment::eight, Emptied::never},
+    {FA_ARG(k_cache_out), bit(TensorId::k_new), Alignment::input, Emptied::by_keys},
+    {FA_ARG(v_cache_out), bit(TensorId::v_new), Alignment::input, Emptied::by_keys},
+    {FA_ARG(k_new), bit(TensorId::k_new), Alignment::input, Emptied::by_requests},
+    {FA_ARG(v_new), bit(TensorId::v_new), Alignment::input, Emptied::by_requests},
+    {FA_ARG(cu_seqlens_k_new), input(FA_INPUT_CU_SEQLENS_K_NEW), Alignment::four, Emptied::never},
+    {FA_ARG(seqlens_rotary), input(FA_INPUT_SEQLENS_ROTARY), Alignment::four, Emptied::by_requests},
+    {FA_ARG(rotary_cos), bit(TensorId::rotary_cos), Alignment::input, Emptied::never},
+    {FA_ARG(rotary_sin), bit(TensorId::rotary_sin), Alignment::input, Emptied::never},
+    {FA_ARG(q_descale), bit(TensorId::q_descale), Alignment::four, Emptied::by_requests},
+    {FA_ARG(k_descale), bit(TensorId::k_descale), Alignment::four, Emptied::by_requests},
+    {FA_ARG(v_descale), bit(TensorId::v_descale), Alignment::four, Emptied::by_requests},
+    {FA_ARG(dout), bit(TensorId::dout), Alignment::output, Emptied::by_queries},
+    {FA_ARG(dq), bit(TensorId::dq), Alignment::input, Emptied::by_queries},
+    {FA_ARG(dk), bit(TensorId::dk), Alignment::input, Emptied::by_keys},
+    {FA_ARG(dv), bit(TensorId::dv), Alignment::input, Emptied::by_keys},
+    {FA_ARG(dlse), bit(TensorId::dlse), Alignment::four, Emptied::by_queries},
+    {FA_ARG(dbias), bit(TensorId::dbias), Alignment::four, Emptied::by_scores},
+    {FA_ARG(dsink), bit(TensorId::dsink), Alignment::four, Emptied::never},
+    {FA_ARG(dslopes), bit(TensorId::dslopes), Alignment::four, Emptied::by_requests},
 };
 #undef FA_ARG
 
@@ -83,21 +90,12 @@ const void* pointer_of(const fa_attention_args& args, const Pointer& pointer) {
   return value;
 }
 
-bool is_needed(const Problem& problem, const Pointer& pointer) {
-  switch (pointer.offset) {
-    case offsetof(fa_attention_args, k):
-    case offsetof(fa_attention_args, v):
-      return problem.kv_layout != KvLayout::pointers;
-    case offsetof(fa_attention_args, k_ptrs):
-    case offsetof(fa_attention_args, v_ptrs):
-      return problem.kv_layout == KvLayout::pointers;
-    case offsetof(fa_attention_args, mask_kinds):
-      return problem.mask_kind == MaskKind::per_request;
-    case offsetof(fa_attention_args, diagonal_offsets):
-      return problem.diagonal == Diagonal::offset_per_request;
-    default:
-      return (problem.tensors & pointer.tensors) != 0 || (problem.inputs & pointer.inputs) != 0;
-  }
+uint64_t facts_of(const Problem& problem) {
+  uint64_t facts = problem.tensors | input(problem.inputs);
+  facts |= problem.kv_layout == KvLayout::pointers ? kRequestBases : kOneBase;
+  if (problem.mask_kind == MaskKind::per_request) facts |= kMaskKinds;
+  if (problem.diagonal == Diagonal::offset_per_request) facts |= kDiagonalOffsets;
+  return facts;
 }
 
 bool is_empty(const Problem& problem, Emptied emptied) {
@@ -118,46 +116,32 @@ bool is_empty(const Problem& problem, Emptied emptied) {
   return false;
 }
 
-int64_t alignment_of(const Problem& problem, const Pointer& pointer) {
-  switch (pointer.offset) {
-    case offsetof(fa_attention_args, q):
-      return problem.q_alignment;
-    case offsetof(fa_attention_args, k):
-      return problem.k_alignment;
-    case offsetof(fa_attention_args, v):
-      return problem.v_alignment;
-    case offsetof(fa_attention_args, o):
-      return problem.o_alignment;
-    default:
-      break;
-  }
-  switch (pointer.element_bytes) {
-    case kOfInputs:
-      return dtype_bytes(problem.dtype);
-    case kOfOutput:
-      return dtype_bytes(problem.o_dtype);
-    case kOfBias:
-      return dtype_bytes(problem.bias_dtype);
-    default:
-      return pointer.element_bytes;
-  }
-}
-
-Status check_aligned(const char* name, const void* address, int64_t alignment) {
-  if ((reinterpret_cast<uintptr_t>(address) & static_cast<uintptr_t>(alignment - 1)) == 0) return Status();
-  return invalid("%s is %p but must be a multiple of %lld bytes, as described", name, address, static_cast<long long>(alignment));
-}
-
 Status check_pointers(const Problem& problem, const fa_attention_args& args) {
+  const uint64_t facts = facts_of(problem);
+  const int64_t element = dtype_bytes(problem.dtype);
+  const int64_t alignments[kAlignments] = {1,
+                                           4,
+                                           8,
+                                           problem.q_alignment,
+                                           problem.k_alignment,
+                                           problem.v_alignment,
+                                           problem.o_alignment,
+                                           element,
+                                           dtype_bytes(problem.o_dtype),
+                                           problem.has_bias ? dtype_bytes(problem.bias_dtype) : 1};
   for (const Pointer& pointer : kPointers) {
     const void* address = pointer_of(args, pointer);
-    const bool needed = is_needed(problem, pointer);
+    const bool needed = (facts & pointer.needs) != 0;
     if (address == nullptr) {
       if (!needed || is_empty(problem, pointer.emptied)) continue;
       return invalid("%s is NULL but the description needs it", pointer.name);
     }
     if (!needed) return invalid("%s is %p but must be NULL: the description does not have it", pointer.name, address);
-    FA_TRY(check_aligned(pointer.name, address, alignment_of(problem, pointer)));
+    const int64_t alignment = alignments[static_cast<int>(pointer.alignment)];
+    if ((reinterpret_cast<uintptr_t>(address) & static_cast<uintptr_t>(alignment - 1)) != 0) {
+      return invalid("%s is %p but must be a multiple of %lld bytes, as described", pointer.name, address,
+                     static_cast<long long>(alignment));
+    }
   }
   return Status();
 }
@@ -215,6 +199,8 @@ class Outputs {
   Outputs(const Problem& problem, const fa_attention_args& args)
       : o_(query_region(problem, args.o, problem.o, problem.o_dtype, problem.d_v)) {
     if (args.lse != nullptr) lse_ = lse_region(problem, args.lse);
+    o_span_ = o_.span_bytes();
+    lse_span_ = lse_.span_bytes();
   }
 
   Status check_apart() const {
@@ -223,9 +209,9 @@ class Outputs {
   }
 
   Status check_apart_from(const char* name, const Region& input) const {
-    if (input.base == 0) return Status();
-    if (overlaps(o_, input)) return overlap("o", o_, name, input);
-    if (overlaps(lse_, input)) return overlap("lse", lse_, name, input);
+    const int64_t span = input.span_bytes();
+    if (spans_meet(o_, o_span_, input, span) && overlaps(o_, input)) return overlap("o", o_, name, input);
+    if (spans_meet(lse_, lse_span_, input, span) && overlaps(lse_, input)) return overlap("lse", lse_, name, input);
     return Status();
   }
 
@@ -238,6 +224,8 @@ class Outputs {
 
   Region o_;
   Region lse_;
+  int64_t o_span_ = 0;  // kept, as every input asks
+  int64_t lse_span_ = 0;
 };
 
 Status check_vectors(const Problem& problem, const fa_attention_args& args, const Outputs& outputs) {

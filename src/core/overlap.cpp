@@ -81,12 +81,7 @@ bool is_nested(const Region& region) {
 }  // namespace
 
 bool overlaps(const Region& a, const Region& b) {
-  const int64_t a_span = a.span_bytes();
-  const int64_t b_span = b.span_bytes();
-  if (a_span == 0 || b_span == 0) return false;
-  const bool b_starts_in_a = b.base - a.base < static_cast<uintptr_t>(a_span);  // wraps to a huge value when b lies before a
-  const bool a_starts_in_b = a.base - b.base < static_cast<uintptr_t>(b_span);
-  if (!b_starts_in_a && !a_starts_in_b) return false;
+  if (!spans_meet(a, a.span_bytes(), b, b.span_bytes())) return false;
   Search search;
   for (int m = 0; m < Region::kAxes; ++m) {
     search.add(a.stride_bytes[m], 0, a.extent[m] - 1);

@@ -26,6 +26,13 @@ struct Region {
   }
 };
 
+// Do the stretches of memory from first to last byte meet? If not, the regions are apart; an empty one meets nothing.
+inline bool spans_meet(const Region& a, int64_t a_span, const Region& b, int64_t b_span) {
+  // A difference wraps to a huge value when its minuend lies before the other.
+  return a_span != 0 && b_span != 0 &&
+         (b.base - a.base < static_cast<uintptr_t>(a_span) || a.base - b.base < static_cast<uintptr_t>(b_span));
+}
+
 // May two regions share a byte? Exact but for contrived strides, for which the answer is yes once a bounded search gives up.
 bool overlaps(const Region& a, const Region& b);
 

@@ -11,15 +11,15 @@ using Long = long long;
 
 bool is_packed_k(const Problem& p) { return p.packed_k && p.kv_layout == KvLayout::contiguous; }
 
-// Key rows a request can hold before seqused_k and leftpad_k.
+// Key rows a request can hold before seqused_k and leftpad_k; of pages and pointers, no more than the description declares.
 int64_t key_extent(const Problem& p, const fa_attention_args& args, int64_t r) {
   if (is_packed_k(p)) return args.cu_seqlens_k[r + 1] - args.cu_seqlens_k[r];
-  if (p.kv_layout == KvLayout::paged) return p.max_pages * p.page_size;
-  return p.k_rows;
+  return p.max_s_k;
 }
 
+// Without seqused_k a request is as long as the declared maximum allows; a table may have room for more.
 int64_t used_keys(const Problem& p, const fa_attention_args& args, int64_t r) {
-  return p.has_input(FA_INPUT_SEQUSED_K) ? args.seqused_k[r] : key_extent(p, args, r);
+  return p.has_input(FA_INPUT_SEQUSED_K) ? args.seqused_k[r] : std::min(key_extent(p, args, r), p.max_s_k);
 }
 
 MaskKind mask_kind_of(const Problem& p, const fa_attention_args& args, int64_t r) {
@@ -79,7 +79,7 @@ Status check_request(const Problem& p, const fa_attention_args& args, int64_t r)
   if (p.has_input(FA_INPUT_SEQUSED_K)) FA_TRY(check_range("seqused_k", r, args.seqused_k[r], 0, extent_k));
   if (p.has_input(FA_INPUT_LEFTPAD_K)) FA_TRY(check_range("leftpad_k", r, args.leftpad_k[r], 0, INT32_MAX));
   if (p.has_input(FA_INPUT_CACHE_BATCH_IDX)) FA_TRY(check_range("cache_batch_idx", r, args.cache_batch_idx[r], 0, p.k_batch - 1));
-  if (p.mask_kind == MaskKind::per_request) FA_TRY(check_range("mask_kinds", r, args.mask_kinds[r], 0, 2));
+  if (p.mask_kind == MaskKind::per_request) FA_TRY(check_range("mask_kinds", r, args.mask_kinds[r], 0, p.has_tree_mask ? 2 : 1));
   const Request request = resolve_request(p, args, r);
   if (p.has_tree_mask && mask_kind_of(p, args, r) == MaskKind::tree)
     FA_TRY(check_range("tree_sizes", r, args.tree_sizes[r], 0, std::min<int64_t>(request.s_k, p.tree_words * 64)));

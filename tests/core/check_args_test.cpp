@@ -5,7 +5,9 @@
 
 #include <gtest/gtest.h>
 
+#include <cstddef>
 #include <cstdint>
+#include <cstring>
 #include <ostream>
 #include <string>
 #include <vector>
@@ -131,6 +133,22 @@ TEST(CheckArgs, RequiredPointers) {
   args = dense_args();
   args.reserved = 1;
   expect_refused(dense_desc(), args, "args.reserved is 1 but must be 0");
+}
+
+TEST(CheckArgs, NothingUndescribedMayBeGiven) {
+  int pointers = 0;
+  for (size_t offset = offsetof(Args, q); offset < sizeof(Args); offset += sizeof(void*)) {
+    if (offset == offsetof(Args, dropout_seed) || offset == offsetof(Args, dropout_offset)) continue;  // numbers
+    Args args = dense_args();
+    void* address = nullptr;
+    std::memcpy(&address, reinterpret_cast<char*>(&args) + offset, sizeof address);
+    ++pointers;
+    if (address != nullptr) continue;
+    address = place<char>(20);
+    std::memcpy(reinterpret_cast<char*>(&args) + offset, &address, sizeof address);
+    expect_refused(dense_desc(), args, " is 0x101400000 but must be NULL: the description does not have it");
+  }
+  EXPECT_EQ(pointers, 43);
 }
 
 TEST(CheckArgs, PackedAndPagedPointers) {
