@@ -10,10 +10,14 @@ namespace {
 
 int64_t request_delta(const CaseSpec& spec, int64_t request, int64_t s_q, int64_t s_k) {
   switch (spec.diagonal) {
-    case FA_DIAGONAL_TOP_LEFT: return 0;
-    case FA_DIAGONAL_OFFSET: return spec.diagonal_offset;
-    case FA_DIAGONAL_OFFSET_PER_REQUEST: return spec.diagonal_offset + request;
-    default: return s_k - s_q;
+    case FA_DIAGONAL_TOP_LEFT:
+      return 0;
+    case FA_DIAGONAL_OFFSET:
+      return spec.diagonal_offset;
+    case FA_DIAGONAL_OFFSET_PER_REQUEST:
+      return spec.diagonal_offset + request;
+    default:
+      return s_k - s_q;
   }
 }
 
@@ -34,38 +38,55 @@ int64_t visible_keys(const CaseSpec& spec, int64_t diagonal, int64_t s_k) {
 
 const char* layout_text(KeyLayout layout) {
   switch (layout) {
-    case KeyLayout::packed: return "packed";
-    case KeyLayout::paged: return "paged";
-    case KeyLayout::pointers: return "pointers";
-    default: return "dense";
+    case KeyLayout::packed:
+      return "packed";
+    case KeyLayout::paged:
+      return "paged";
+    case KeyLayout::pointers:
+      return "pointers";
+    default:
+      return "dense";
   }
 }
 
 const char* strides_text(Strides strides) {
   switch (strides) {
-    case Strides::heads: return "heads";
-    case Strides::fused: return "fused";
-    case Strides::padded: return "padded";
-    case Strides::broadcast: return "broadcast";
-    default: return "rows";
+    case Strides::heads:
+      return "heads";
+    case Strides::fused:
+      return "fused";
+    case Strides::padded:
+      return "padded";
+    case Strides::broadcast:
+      return "broadcast";
+    default:
+      return "rows";
   }
 }
 
 const char* mask_kind_text(fa_mask_kind kind) {
   switch (kind) {
-    case FA_MASK_CAUSAL: return "causal";
-    case FA_MASK_TREE: return "tree";
-    case FA_MASK_PER_REQUEST: return "mask kind per request";
-    default: return "full";
+    case FA_MASK_CAUSAL:
+      return "causal";
+    case FA_MASK_TREE:
+      return "tree";
+    case FA_MASK_PER_REQUEST:
+      return "mask kind per request";
+    default:
+      return "full";
   }
 }
 
 const char* diagonal_text(fa_diagonal diagonal) {
   switch (diagonal) {
-    case FA_DIAGONAL_TOP_LEFT: return "diagonal top-left";
-    case FA_DIAGONAL_OFFSET: return "diagonal offset";
-    case FA_DIAGONAL_OFFSET_PER_REQUEST: return "diagonal per request";
-    default: return "diagonal bottom-right";
+    case FA_DIAGONAL_TOP_LEFT:
+      return "diagonal top-left";
+    case FA_DIAGONAL_OFFSET:
+      return "diagonal offset";
+    case FA_DIAGONAL_OFFSET_PER_REQUEST:
+      return "diagonal per request";
+    default:
+      return "diagonal bottom-right";
   }
 }
 
@@ -213,13 +234,51 @@ std::vector<std::string> features(const CaseSpec& spec) {
 }
 
 const std::vector<std::string>& all_features() {
-  static const std::vector<std::string> names = {
-      "q dense", "q packed", "kv dense", "kv packed", "kv paged", "kv pointers", "strides heads", "strides fused", "strides padded",
-      "strides broadcast", "seqused_q", "seqused_k", "left padding", "cache batch index", "GQA", "MQA", "d_v != d", "output dtype",
-      "causal", "tree", "mask kind per request", "diagonal bottom-right", "diagonal top-left", "diagonal offset",
-      "diagonal per request", "window", "first keys", "chunk", "scale", "softcap", "ALiBi per head", "ALiBi per request and head",
-      "bias dense", "bias packed", "bias broadcast", "bool mask dense", "bool mask packed", "bool mask broadcast", "sink", "dropout",
-      "dropout pointers", "lse", "num_splits", "split_size", "batch_invariant"};
+  static const std::vector<std::string> names = {"q dense",
+                                                 "q packed",
+                                                 "kv dense",
+                                                 "kv packed",
+                                                 "kv paged",
+                                                 "kv pointers",
+                                                 "strides heads",
+                                                 "strides fused",
+                                                 "strides padded",
+                                                 "strides broadcast",
+                                                 "seqused_q",
+                                                 "seqused_k",
+                                                 "left padding",
+                                                 "cache batch index",
+                                                 "GQA",
+                                                 "MQA",
+                                                 "d_v != d",
+                                                 "output dtype",
+                                                 "causal",
+                                                 "tree",
+                                                 "mask kind per request",
+                                                 "diagonal bottom-right",
+                                                 "diagonal top-left",
+                                                 "diagonal offset",
+                                                 "diagonal per request",
+                                                 "window",
+                                                 "first keys",
+                                                 "chunk",
+                                                 "scale",
+                                                 "softcap",
+                                                 "ALiBi per head",
+                                                 "ALiBi per request and head",
+                                                 "bias dense",
+                                                 "bias packed",
+                                                 "bias broadcast",
+                                                 "bool mask dense",
+                                                 "bool mask packed",
+                                                 "bool mask broadcast",
+                                                 "sink",
+                                                 "dropout",
+                                                 "dropout pointers",
+                                                 "lse",
+                                                 "num_splits",
+                                                 "split_size",
+                                                 "batch_invariant"};
   return names;
 }
 
@@ -255,26 +314,39 @@ std::vector<fa_dtype> dtype_list(uint32_t dtypes) {
 
 const char* dtype_text(fa_dtype dtype) {
   switch (dtype) {
-    case FA_DTYPE_F32: return "f32";
-    case FA_DTYPE_F16: return "f16";
-    case FA_DTYPE_BF16: return "bf16";
-    case FA_DTYPE_I32: return "i32";
-    case FA_DTYPE_U64: return "u64";
-    case FA_DTYPE_BOOL: return "bool";
-    case FA_DTYPE_F8E4M3: return "f8e4m3";
-    case FA_DTYPE_F8E5M2: return "f8e5m2";
-    default: return "none";
+    case FA_DTYPE_F32:
+      return "f32";
+    case FA_DTYPE_F16:
+      return "f16";
+    case FA_DTYPE_BF16:
+      return "bf16";
+    case FA_DTYPE_I32:
+      return "i32";
+    case FA_DTYPE_U64:
+      return "u64";
+    case FA_DTYPE_BOOL:
+      return "bool";
+    case FA_DTYPE_F8E4M3:
+      return "f8e4m3";
+    case FA_DTYPE_F8E5M2:
+      return "f8e5m2";
+    default:
+      return "none";
   }
 }
 
 int64_t element_bytes(fa_dtype dtype) {
   switch (dtype) {
-    case FA_DTYPE_U64: return 8;
+    case FA_DTYPE_U64:
+      return 8;
     case FA_DTYPE_F32:
-    case FA_DTYPE_I32: return 4;
+    case FA_DTYPE_I32:
+      return 4;
     case FA_DTYPE_F16:
-    case FA_DTYPE_BF16: return 2;
-    default: return 1;
+    case FA_DTYPE_BF16:
+      return 2;
+    default:
+      return 1;
   }
 }
 

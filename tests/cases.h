@@ -8,6 +8,7 @@
 #include <cmath>
 #include <cstdint>
 #include <limits>
+#include <ostream>
 #include <string>
 #include <vector>
 
@@ -34,7 +35,7 @@ enum Broadcast : uint32_t { kBatch = 1, kHead = 2, kRow = 4, kKey = 8 };
 struct BiasSpec {
   bool present = false;
   uint32_t broadcast = 0;
-  bool as_f32 = false;         // bias only: fp32 with 16-bit inputs
+  bool as_f32 = false;          // bias only: fp32 with 16-bit inputs
   float minus_infinity = 0.0f;  // bias only: share of the entries that are -inf
 };
 
@@ -47,7 +48,7 @@ struct CaseSpec {
   int64_t batch = 1;
   int64_t s_q = 1, s_k = 1;  // most query rows and keys of a request
   int64_t h_q = 1, h_k = 1;
-  int64_t d = 64, d_v = 0;                    // d_v 0: d
+  int64_t d = 64, d_v = 0;                              // d_v 0: d
   std::vector<int64_t> lengths_q = {}, lengths_k = {};  // of each request; empty: all s_q, s_k
 
   QueryLayout query_layout = QueryLayout::dense;
@@ -113,6 +114,7 @@ const std::vector<std::string>& all_features();
 
 // One line that reproduces the case: every field that differs from its default.
 std::string to_text(const CaseSpec& spec);
+inline std::ostream& operator<<(std::ostream& out, const CaseSpec& spec) { return out << to_text(spec); }
 
 // The dtypes of a set, as fa_dtype.
 std::vector<fa_dtype> dtype_list(uint32_t dtypes);

@@ -19,68 +19,98 @@ void add_layouts(Cases* cases) {
   cases->push_back({.name = "latent_512_448", .batch = 1, .s_q = 5, .s_k = 70, .h_q = 4, .h_k = 1, .d = 512, .d_v = 448});
   cases->push_back({.name = "output_f32", .batch = 2, .s_q = 20, .s_k = 40, .h_q = 2, .h_k = 2, .d = 64, .strides = Strides::rows});
   cases->back().o_dtype = FA_DTYPE_F32;
-  cases->push_back({.name = "output_bf16", .o_dtype = FA_DTYPE_BF16, .batch = 2, .s_q = 20, .s_k = 40, .h_q = 2, .h_k = 2, .d = 64});
+  cases->push_back(
+      {.name = "output_bf16", .o_dtype = FA_DTYPE_BF16, .batch = 2, .s_q = 20, .s_k = 40, .h_q = 2, .h_k = 2, .d = 64});
   cases->push_back({.name = "output_f16", .o_dtype = FA_DTYPE_F16, .batch = 2, .s_q = 20, .s_k = 40, .h_q = 2, .h_k = 2, .d = 64});
-  cases->push_back({.name = "heads_major", .batch = 2, .s_q = 40, .s_k = 60, .h_q = 4, .h_k = 2, .d = 64, .strides = Strides::heads});
-  cases->push_back({.name = "fused_rows", .batch = 2, .s_q = 40, .s_k = 60, .h_q = 4, .h_k = 2, .d = 64, .strides = Strides::fused});
-  cases->push_back({.name = "padded_rows", .batch = 2, .s_q = 40, .s_k = 60, .h_q = 4, .h_k = 2, .d = 40, .strides = Strides::padded});
+  cases->push_back(
+      {.name = "heads_major", .batch = 2, .s_q = 40, .s_k = 60, .h_q = 4, .h_k = 2, .d = 64, .strides = Strides::heads});
+  cases->push_back(
+      {.name = "fused_rows", .batch = 2, .s_q = 40, .s_k = 60, .h_q = 4, .h_k = 2, .d = 64, .strides = Strides::fused});
+  cases->push_back(
+      {.name = "padded_rows", .batch = 2, .s_q = 40, .s_k = 60, .h_q = 4, .h_k = 2, .d = 40, .strides = Strides::padded});
   cases->push_back(
       {.name = "broadcast_kv", .batch = 3, .s_q = 40, .s_k = 60, .h_q = 4, .h_k = 2, .d = 64, .strides = Strides::broadcast});
   cases->push_back({.name = "without_lse", .batch = 2, .s_q = 20, .s_k = 40, .h_q = 2, .h_k = 2, .d = 64, .lse = false});
 }
 
+// Adds copies of one case, each with a change.
+class Variants {
+ public:
+  Variants(Cases* cases, const CaseSpec& base) : cases_(*cases), base_(base) {}
+
+  template <class Change>
+  void operator()(const std::string& name, Change&& change) {
+    cases_.push_back(base_);
+    cases_.back().name = name;
+    change(cases_.back());
+  }
+
+ private:
+  Cases& cases_;
+  CaseSpec base_;
+};
+
 void add_lengths(Cases* cases) {
-  const std::vector<int64_t> rows = {7, 0, 33, 1, 64}, keys = {40, 12, 0, 90, 65};
-  cases->push_back({.name = "packed", .batch = 5, .s_q = 64, .s_k = 90, .h_q = 4, .h_k = 2, .d = 64, .lengths_q = rows,
-                    .lengths_k = keys, .query_layout = QueryLayout::packed, .key_layout = KeyLayout::packed});
-  cases->push_back(cases->back());
-  cases->back().name = "packed_seqused";
-  cases->back().seqused_q = cases->back().seqused_k = true;
-  cases->push_back(cases->back());
-  cases->back().name = "packed_seqused_leftpad_fused";
-  cases->back().leftpad = 5;
-  cases->back().strides = Strides::fused;
-  cases->push_back({.name = "packed_q_dense_k", .batch = 5, .s_q = 64, .s_k = 90, .h_q = 2, .h_k = 2, .d = 64, .lengths_q = rows,
-                    .lengths_k = keys, .query_layout = QueryLayout::packed});
-  cases->push_back({.name = "dense_q_packed_k", .batch = 5, .s_q = 64, .s_k = 90, .h_q = 2, .h_k = 2, .d = 64, .lengths_q = rows,
-                    .lengths_k = keys, .key_layout = KeyLayout::packed, .mask_kind = FA_MASK_CAUSAL});
-  cases->push_back({.name = "seqused", .batch = 5, .s_q = 64, .s_k = 90, .h_q = 2, .h_k = 1, .d = 64, .lengths_q = rows,
-                    .lengths_k = keys, .mask_kind = FA_MASK_CAUSAL});
-  cases->push_back({.name = "leftpad", .batch = 4, .s_q = 8, .s_k = 40, .h_q = 2, .h_k = 2, .d = 64, .leftpad = 9,
-                    .mask_kind = FA_MASK_CAUSAL});
-  cases->push_back({.name = "leftpad_seqused", .batch = 3, .s_q = 8, .s_k = 40, .h_q = 2, .h_k = 2, .d = 64, .lengths_k = {40, 0, 17},
-                    .leftpad = 9, .mask_kind = FA_MASK_CAUSAL});
-  cases->push_back({.name = "cache_index", .batch = 3, .s_q = 4, .s_k = 50, .h_q = 4, .h_k = 2, .d = 64, .lengths_k = {50, 3, 31},
-                    .cache_batch_idx = true, .mask_kind = FA_MASK_CAUSAL});
-  cases->push_back({.name = "cache_index_leftpad", .batch = 3, .s_q = 4, .s_k = 50, .h_q = 4, .h_k = 2, .d = 64,
-                    .lengths_k = {50, 3, 31}, .strides = Strides::heads, .leftpad = 7, .cache_batch_idx = true});
-  cases->push_back({.name = "per_request_pointers", .batch = 3, .s_q = 4, .s_k = 50, .h_q = 4, .h_k = 2, .d = 64,
-                    .lengths_k = {50, 3, 31}, .key_layout = KeyLayout::pointers, .mask_kind = FA_MASK_CAUSAL});
-  cases->push_back({.name = "per_request_pointers_full", .batch = 3, .s_q = 70, .s_k = 130, .h_q = 2, .h_k = 2, .d = 64,
-                    .key_layout = KeyLayout::pointers, .strides = Strides::padded, .leftpad = 3});
+  CaseSpec base = {.name = "", .batch = 5, .s_q = 64, .s_k = 90, .h_q = 4, .h_k = 2, .d = 64};
+  base.lengths_q = {7, 0, 33, 1, 64};
+  base.lengths_k = {40, 12, 0, 90, 65};
+  Variants add(cases, base);
+  const auto pack = [](CaseSpec& s) { s.query_layout = QueryLayout::packed, s.key_layout = KeyLayout::packed; };
+  add("packed", pack);
+  add("packed_seqused", [&](CaseSpec& s) { pack(s), s.seqused_q = s.seqused_k = true; });
+  add("packed_seqused_leftpad_fused",
+      [&](CaseSpec& s) { pack(s), s.seqused_q = s.seqused_k = true, s.leftpad = 5, s.strides = Strides::fused; });
+  add("packed_q_dense_k", [](CaseSpec& s) { s.query_layout = QueryLayout::packed; });
+  add("dense_q_packed_k", [](CaseSpec& s) { s.key_layout = KeyLayout::packed, s.mask_kind = FA_MASK_CAUSAL; });
+  add("seqused", [](CaseSpec& s) { s.mask_kind = FA_MASK_CAUSAL; });
+}
+
+void add_caches(Cases* cases) {
+  Variants add(cases, {.name = "", .batch = 3, .s_q = 8, .s_k = 50, .h_q = 4, .h_k = 2, .d = 64, .mask_kind = FA_MASK_CAUSAL});
+  const std::vector<int64_t> lengths = {50, 0, 31};
+  add("leftpad", [](CaseSpec& s) { s.leftpad = 9; });
+  add("leftpad_seqused", [&](CaseSpec& s) { s.leftpad = 9, s.lengths_k = lengths; });
+  add("cache_index", [&](CaseSpec& s) { s.cache_batch_idx = true, s.lengths_k = lengths; });
+  add("cache_index_leftpad",
+      [&](CaseSpec& s) { s.cache_batch_idx = true, s.leftpad = 7, s.lengths_k = lengths, s.strides = Strides::heads; });
+  add("per_request_pointers", [&](CaseSpec& s) { s.key_layout = KeyLayout::pointers, s.lengths_k = lengths; });
+  add("per_request_pointers_full",
+      [](CaseSpec& s) { s.key_layout = KeyLayout::pointers, s.strides = Strides::padded, s.leftpad = 3, s.s_q = 70, s.s_k = 130; });
 }
 
 void add_paged(Cases* cases) {
   for (const int64_t page_size : {1, 3, 16, 64, 256}) {
     const std::string size = std::to_string(page_size);
-    cases->push_back({.name = "paged_" + size, .batch = 4, .s_q = 3, .s_k = 300, .h_q = 4, .h_k = 2, .d = 64,
-                      .lengths_k = {300, 1, 0, 129}, .key_layout = KeyLayout::paged, .page_size = page_size,
+    cases->push_back({.name = "paged_" + size,
+                      .batch = 4,
+                      .s_q = 3,
+                      .s_k = 300,
+                      .h_q = 4,
+                      .h_k = 2,
+                      .d = 64,
+                      .lengths_k = {300, 1, 0, 129},
+                      .key_layout = KeyLayout::paged,
+                      .page_size = page_size,
                       .mask_kind = FA_MASK_CAUSAL});
-    cases->push_back({.name = "paged_packed_" + size, .batch = 3, .s_q = 70, .s_k = 150, .h_q = 2, .h_k = 1, .d = 64,
-                      .lengths_q = {70, 1, 20}, .lengths_k = {150, 64, 20}, .query_layout = QueryLayout::packed,
-                      .key_layout = KeyLayout::paged, .strides = page_size == 16 ? Strides::heads : Strides::fused,
-                      .page_size = page_size, .leftpad = page_size == 3 ? 7 : 0});
+    cases->push_back({.name = "paged_packed_" + size,
+                      .batch = 3,
+                      .s_q = 70,
+                      .s_k = 150,
+                      .h_q = 2,
+                      .h_k = 1,
+                      .d = 64,
+                      .lengths_q = {70, 1, 20},
+                      .lengths_k = {150, 64, 20},
+                      .query_layout = QueryLayout::packed,
+                      .key_layout = KeyLayout::paged,
+                      .strides = page_size == 16 ? Strides::heads : Strides::fused,
+                      .page_size = page_size,
+                      .leftpad = page_size == 3 ? 7 : 0});
   }
 }
 
 void add_masks(Cases* cases) {
-  const CaseSpec base = {.name = "", .batch = 2, .s_q = 40, .s_k = 75, .h_q = 2, .h_k = 2, .d = 64};
-  const auto add = [&](const char* name, auto&& change) {
-    CaseSpec spec = base;
-    spec.name = name;
-    change(spec);
-    cases->push_back(spec);
-  };
+  Variants add(cases, {.name = "", .batch = 2, .s_q = 40, .s_k = 75, .h_q = 2, .h_k = 2, .d = 64});
   add("causal", [](CaseSpec& s) { s.mask_kind = FA_MASK_CAUSAL; });
   add("causal_more_rows_than_keys", [](CaseSpec& s) { s.mask_kind = FA_MASK_CAUSAL, s.s_q = 75, s.s_k = 40; });
   add("causal_top_left", [](CaseSpec& s) { s.mask_kind = FA_MASK_CAUSAL, s.diagonal = FA_DIAGONAL_TOP_LEFT; });
@@ -115,32 +145,57 @@ void add_biases(Cases* cases) {
   const uint32_t all[] = {0, kBatch, kHead, kRow, kBatch | kHead, kBatch | kHead | kRow, kKey | kBatch};
   for (const uint32_t broadcast : all) {
     const std::string suffix = std::to_string(broadcast);
-    cases->push_back({.name = "bias_" + suffix, .batch = 2, .s_q = 21, .s_k = 50, .h_q = 4, .h_k = 2, .d = 32,
+    cases->push_back({.name = "bias_" + suffix,
+                      .batch = 2,
+                      .s_q = 21,
+                      .s_k = 50,
+                      .h_q = 4,
+                      .h_k = 2,
+                      .d = 32,
                       .bias = {.present = true, .broadcast = broadcast, .as_f32 = broadcast % 2 == 1, .minus_infinity = 0.1f}});
-    cases->push_back({.name = "mask_" + suffix, .batch = 2, .s_q = 21, .s_k = 50, .h_q = 4, .h_k = 2, .d = 32,
+    cases->push_back({.name = "mask_" + suffix,
+                      .batch = 2,
+                      .s_q = 21,
+                      .s_k = 50,
+                      .h_q = 4,
+                      .h_k = 2,
+                      .d = 32,
                       .mask = {.present = true, .broadcast = broadcast}});
   }
   for (const uint32_t broadcast : {0u, uint32_t{kHead}, uint32_t{kRow}, uint32_t{kHead | kRow}}) {
     const std::string suffix = std::to_string(broadcast);
-    cases->push_back({.name = "bias_mask_packed_" + suffix, .batch = 3, .s_q = 21, .s_k = 50, .h_q = 4, .h_k = 2, .d = 32,
-                      .lengths_q = {3, 21, 10}, .lengths_k = {50, 21, 33}, .query_layout = QueryLayout::packed,
-                      .key_layout = KeyLayout::packed, .mask_kind = FA_MASK_CAUSAL,
+    cases->push_back({.name = "bias_mask_packed_" + suffix,
+                      .batch = 3,
+                      .s_q = 21,
+                      .s_k = 50,
+                      .h_q = 4,
+                      .h_k = 2,
+                      .d = 32,
+                      .lengths_q = {3, 21, 10},
+                      .lengths_k = {50, 21, 33},
+                      .query_layout = QueryLayout::packed,
+                      .key_layout = KeyLayout::packed,
+                      .mask_kind = FA_MASK_CAUSAL,
                       .bias = {.present = true, .broadcast = broadcast, .as_f32 = true},
                       .mask = {.present = true, .broadcast = broadcast}});
   }
-  cases->push_back({.name = "bias_mask_seqused", .batch = 3, .s_q = 21, .s_k = 300, .h_q = 2, .h_k = 2, .d = 64,
-                    .lengths_q = {3, 21, 10}, .lengths_k = {300, 21, 133}, .strides = Strides::padded, .leftpad = 6,
-                    .bias = {.present = true}, .mask = {.present = true}});
+  cases->push_back({.name = "bias_mask_seqused",
+                    .batch = 3,
+                    .s_q = 21,
+                    .s_k = 300,
+                    .h_q = 2,
+                    .h_k = 2,
+                    .d = 64,
+                    .lengths_q = {3, 21, 10},
+                    .lengths_k = {300, 21, 133},
+                    .strides = Strides::padded,
+                    .leftpad = 6,
+                    .bias = {.present = true},
+                    .mask = {.present = true}});
 }
 
 void add_scores(Cases* cases) {
-  const CaseSpec base = {.name = "", .batch = 2, .s_q = 40, .s_k = 90, .h_q = 4, .h_k = 2, .d = 64};
-  const auto add = [&](const char* name, auto&& change) {
-    CaseSpec spec = base;
-    spec.name = name;
-    change(spec);
-    cases->push_back(spec);
-  };
+  Variants add(cases, {.name = "", .batch = 2, .s_q = 40, .s_k = 90, .h_q = 4, .h_k = 2, .d = 64});
   add("scale", [](CaseSpec& s) { s.scale = 0.25f; });
   add("scale_negative", [](CaseSpec& s) { s.scale = -0.1f; });
   add("scale_zero", [](CaseSpec& s) { s.scale = 0.0f; });
@@ -169,13 +224,7 @@ void add_scores(Cases* cases) {
 }
 
 void add_splits(Cases* cases) {
-  const CaseSpec base = {.name = "", .batch = 2, .s_q = 1, .s_k = 2000, .h_q = 8, .h_k = 2, .d = 64, .lengths_k = {2000, 700}};
-  const auto add = [&](const char* name, auto&& change) {
-    CaseSpec spec = base;
-    spec.name = name;
-    change(spec);
-    cases->push_back(spec);
-  };
+  Variants add(cases, {.name = "", .batch = 2, .s_q = 1, .s_k = 2000, .h_q = 8, .h_k = 2, .d = 64, .lengths_k = {2000, 700}});
   add("decode", [](CaseSpec&) {});
   add("decode_mha", [](CaseSpec& s) { s.h_q = s.h_k = 3; });
   add("decode_d128_gqa8", [](CaseSpec& s) { s.d = 128, s.h_q = 8, s.h_k = 1; });
@@ -188,8 +237,9 @@ void add_splits(Cases* cases) {
   add("split_size", [](CaseSpec& s) { s.split_size = 256, s.sink = true; });
   add("split_size_paged", [](CaseSpec& s) { s.split_size = 100, s.key_layout = KeyLayout::paged, s.page_size = 3; });
   add("batch_invariant", [](CaseSpec& s) { s.flags = FA_FLAG_BATCH_INVARIANT; });
-  add("batch_invariant_prefill",
-      [](CaseSpec& s) { s.flags = FA_FLAG_BATCH_INVARIANT, s.s_q = 60, s.lengths_q = {60, 9}, s.mask_kind = FA_MASK_CAUSAL; });
+  add("batch_invariant_prefill", [](CaseSpec& s) {
+    s.flags = FA_FLAG_BATCH_INVARIANT, s.s_q = 60, s.lengths_q = {60, 9}, s.mask_kind = FA_MASK_CAUSAL;
+  });
 }
 
 }  // namespace
@@ -198,6 +248,7 @@ std::vector<CaseSpec> table_cases() {
   Cases cases;
   add_layouts(&cases);
   add_lengths(&cases);
+  add_caches(&cases);
   add_paged(&cases);
   add_masks(&cases);
   add_biases(&cases);

@@ -6,10 +6,10 @@
 namespace flash_attn::test {
 namespace {
 
-constexpr int64_t kSampledRows = 24;
+constexpr int64_t kSampledRows = 16;
 
 TEST(BenchCases, SampledRowsAgreeWithOracle) {
-  const double most_flops = static_cast<double>(environment_number("FLASH_ATTN_TEST_GFLOP", 40)) * 1e9;
+  const double most_flops = static_cast<double>(environment_number("FLASH_ATTN_TEST_GFLOP", 12)) * 1e9;
   int checked = 0;
   for (const CaseSpec& spec : all_cases()) {
     if (!(spec.labels & kBench) || flops(spec) > most_flops) continue;

@@ -1,5 +1,5 @@
-// Bitwise equality where it is promised: over repeats, numbers of threads, the caller's parallel_for, and for batch_invariant runs over
-// what else is in the call.
+// Bitwise equality where it is promised: over repeats, numbers of threads, the caller's parallel_for, and for batch_invariant runs
+// over what else is in the call.
 #include "tests/support/check.h"
 
 #include <gtest/gtest.h>
@@ -12,14 +12,23 @@ namespace flash_attn::test {
 namespace {
 
 std::vector<CaseSpec> determinism_cases() {
-  return {
-      {.name = "prefill", .batch = 2, .s_q = 150, .s_k = 260, .h_q = 4, .h_k = 2, .d = 64, .mask_kind = FA_MASK_CAUSAL},
-      {.name = "decode", .batch = 1, .s_q = 1, .s_k = 5000, .h_q = 8, .h_k = 2, .d = 64},
-      {.name = "decode_splits", .batch = 2, .s_q = 1, .s_k = 3000, .h_q = 4, .h_k = 4, .d = 40, .num_splits = 7},
-      {.name = "packed", .batch = 4, .s_q = 130, .s_k = 700, .h_q = 4, .h_k = 1, .d = 64, .lengths_q = {130, 1, 3, 40},
-       .lengths_k = {700, 650, 33, 40}, .query_layout = QueryLayout::packed, .key_layout = KeyLayout::paged,
-       .mask_kind = FA_MASK_CAUSAL, .dropout_p = 0.2f},
-      {.name = "one_head", .batch = 1, .s_q = 600, .s_k = 600, .h_q = 1, .h_k = 1, .d = 64, .mask_kind = FA_MASK_CAUSAL}};
+  return {{.name = "prefill", .batch = 2, .s_q = 150, .s_k = 260, .h_q = 4, .h_k = 2, .d = 64, .mask_kind = FA_MASK_CAUSAL},
+          {.name = "decode", .batch = 1, .s_q = 1, .s_k = 5000, .h_q = 8, .h_k = 2, .d = 64},
+          {.name = "decode_splits", .batch = 2, .s_q = 1, .s_k = 3000, .h_q = 4, .h_k = 4, .d = 40, .num_splits = 7},
+          {.name = "packed",
+           .batch = 4,
+           .s_q = 130,
+           .s_k = 700,
+           .h_q = 4,
+           .h_k = 1,
+           .d = 64,
+           .lengths_q = {130, 1, 3, 40},
+           .lengths_k = {700, 650, 33, 40},
+           .query_layout = QueryLayout::packed,
+           .key_layout = KeyLayout::paged,
+           .mask_kind = FA_MASK_CAUSAL,
+           .dropout_p = 0.2f},
+          {.name = "one_head", .batch = 1, .s_q = 600, .s_k = 600, .h_q = 1, .h_k = 1, .d = 64, .mask_kind = FA_MASK_CAUSAL}};
 }
 
 Outputs run_or_fail(const CaseSpec& spec, fa_dtype dtype, const Choice& choice) {
@@ -132,14 +141,24 @@ void check_invariance(const CaseSpec& spec, fa_dtype dtype, const Choice& choice
                     together.outputs.o.begin() + static_cast<std::ptrdiff_t>((n + 1) * d_v));
       part.lse.push_back(together.outputs.lse[n]);
     }
-    EXPECT_EQ(compare_bitwise(part, run_alone(&problem, r, choice)), "") << choice.text() << " request " << r << " of " << problem.text();
+    EXPECT_EQ(compare_bitwise(part, run_alone(&problem, r, choice)), "")
+        << choice.text() << " request " << r << " of " << problem.text();
   }
 }
 
 TEST(BatchInvariance, RequestAloneIsBitwiseTheSame) {
-  CaseSpec spec = {.name = "invariance", .batch = 7, .s_q = 300, .s_k = 3000, .h_q = 4, .h_k = 2, .d = 64,
-                   .lengths_q = {1, 300, 2, 17, 0, 1, 64}, .lengths_k = {3000, 300, 700, 17, 9, 0, 1500},
-                   .query_layout = QueryLayout::packed, .key_layout = KeyLayout::packed, .mask_kind = FA_MASK_CAUSAL,
+  CaseSpec spec = {.name = "invariance",
+                   .batch = 7,
+                   .s_q = 300,
+                   .s_k = 3000,
+                   .h_q = 4,
+                   .h_k = 2,
+                   .d = 64,
+                   .lengths_q = {1, 300, 2, 17, 0, 1, 64},
+                   .lengths_k = {3000, 300, 700, 17, 9, 0, 1500},
+                   .query_layout = QueryLayout::packed,
+                   .key_layout = KeyLayout::packed,
+                   .mask_kind = FA_MASK_CAUSAL,
                    .flags = FA_FLAG_BATCH_INVARIANT};
   for (const fa_dtype dtype : dtype_list(kAllDTypes)) {
     for (const Choice& choice : isa_choices()) {

@@ -9,9 +9,10 @@ namespace flash_attn::test {
 namespace {
 
 constexpr int64_t kLengths[] = {15, 16, 17, 31, 32, 33, 63, 64, 65, 127, 128, 129, 255, 256, 257, 511, 512, 513, 1023, 1024, 1025};
-constexpr int64_t kDims[] = {1,  2,  3,  4,  5,  7,   8,   9,   12,  15,  16,  17,  20,  24,  31,  32,  33,  40,  47,  48,  49,
-                             56, 63, 64, 65, 72,  79,  80,  81,  95,  96,  97,  111, 112, 113, 127, 128, 129, 144, 159, 160, 161,
-                             191, 192, 193, 200, 224, 255, 256, 257, 287, 300, 320, 383, 384, 385, 400, 448, 500, 511, 512};
+constexpr int64_t kDims[] = {1,   2,   3,   4,   5,   7,   8,   9,   12,  15,  16,  17,  20,  24,  31,  32,
+                             33,  40,  47,  48,  49,  56,  63,  64,  65,  72,  79,  80,  81,  95,  96,  97,
+                             111, 112, 113, 127, 128, 129, 144, 159, 160, 161, 191, 192, 193, 200, 224, 255,
+                             256, 257, 287, 300, 320, 383, 384, 385, 400, 448, 500, 511, 512};
 
 TEST(Edges, KeyLengths) {
   for (const int64_t length : kLengths) {
@@ -74,17 +75,35 @@ TEST(Edges, NothingToDo) {
   EXPECT_EQ(check_case(no_keys, 1), "");
   no_keys.sink = true;
   EXPECT_EQ(check_case(no_keys, 1), "");
-  CaseSpec all_empty = {.name = "all_empty", .batch = 2, .s_q = 3, .s_k = 3, .h_q = 2, .h_k = 2, .d = 16, .lengths_q = {0, 0},
-                        .lengths_k = {0, 0}, .query_layout = QueryLayout::packed, .key_layout = KeyLayout::packed};
+  CaseSpec all_empty = {.name = "all_empty",
+                        .batch = 2,
+                        .s_q = 3,
+                        .s_k = 3,
+                        .h_q = 2,
+                        .h_k = 2,
+                        .d = 16,
+                        .lengths_q = {0, 0},
+                        .lengths_k = {0, 0},
+                        .query_layout = QueryLayout::packed,
+                        .key_layout = KeyLayout::packed};
   EXPECT_EQ(check_case(all_empty, 1), "");
 }
 
 TEST(Edges, PageSizes) {
   for (const int64_t page_size : {1, 2, 3, 5, 16, 17, 64, 100, 256}) {
     for (const Strides strides : {Strides::rows, Strides::heads, Strides::padded}) {
-      CaseSpec spec = {.name = "page_sizes", .batch = 3, .s_q = 5, .s_k = 140, .h_q = 4, .h_k = 2, .d = 24,
-                       .lengths_k = {140, page_size, 2 * page_size % 141}, .key_layout = KeyLayout::paged, .strides = strides,
-                       .page_size = page_size, .leftpad = page_size % 2 == 0 ? 11 : 0};
+      CaseSpec spec = {.name = "page_sizes",
+                       .batch = 3,
+                       .s_q = 5,
+                       .s_k = 140,
+                       .h_q = 4,
+                       .h_k = 2,
+                       .d = 24,
+                       .lengths_k = {140, page_size, 2 * page_size % 141},
+                       .key_layout = KeyLayout::paged,
+                       .strides = strides,
+                       .page_size = page_size,
+                       .leftpad = page_size % 2 == 0 ? 11 : 0};
       spec.lengths_k[1] = std::min<int64_t>(page_size, 140);
       ASSERT_EQ(check_case(spec, static_cast<uint64_t>(page_size)), "");
     }

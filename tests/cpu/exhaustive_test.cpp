@@ -31,7 +31,8 @@ std::vector<CaseSpec> masks() {
   add("chunk_causal_first_keys", [](CaseSpec& s) { s.mask_kind = FA_MASK_CAUSAL, s.chunk = 5, s.first_keys = 2; });
   add("tree", [](CaseSpec& s) { s.mask_kind = FA_MASK_TREE, s.tree_size = 12; });
   add("bool_mask", [](CaseSpec& s) { s.mask.present = true; });
-  add("bool_mask_causal_per_head", [](CaseSpec& s) { s.mask = {.present = true, .broadcast = kRow}, s.mask_kind = FA_MASK_CAUSAL; });
+  add("bool_mask_causal_per_head",
+      [](CaseSpec& s) { s.mask = {.present = true, .broadcast = kRow}, s.mask_kind = FA_MASK_CAUSAL; });
   return specs;
 }
 

@@ -1,5 +1,5 @@
-// Sizes beyond 32 bits: tensors whose strides span more than 2^32 elements in sparsely touched memory, and 70,000 requests, heads or
-// rows. Needs address space, not memory.
+// Sizes beyond 32 bits: tensors whose strides span more than 2^32 elements in sparsely touched memory, and 70,000 requests, heads
+// or rows. Needs address space, not memory.
 #include "tests/support/check.h"
 
 #include <gtest/gtest.h>
@@ -43,7 +43,8 @@ std::unique_ptr<SparseMapping> spread(fa_tensor_desc* desc, const void* data) {
   for (int64_t n = 0; data != nullptr && n < desc->shape[0]; ++n) {
     for (int64_t row = 0; row < desc->shape[1]; ++row) {
       std::memcpy(static_cast<char*>(mapping->data()) + (n * desc->stride[0] + row * desc->stride[1]) * size,
-                  static_cast<const char*>(data) + (n * old.stride[0] + row * old.stride[1]) * size, static_cast<size_t>(row_bytes));
+                  static_cast<const char*>(data) + (n * old.stride[0] + row * old.stride[1]) * size,
+                  static_cast<size_t>(row_bytes));
     }
   }
   return mapping;
@@ -74,15 +75,24 @@ void check_spread(const CaseSpec& spec, fa_dtype dtype) {
 
 TEST(Huge, MoreThan2To32Elements) {
   for (const fa_dtype dtype : dtype_list(kAllDTypes)) {
-    check_spread({.name = "spread", .batch = 2, .s_q = 5, .s_k = 6, .h_q = 2, .h_k = 2, .d = 16, .mask_kind = FA_MASK_CAUSAL}, dtype);
+    check_spread({.name = "spread", .batch = 2, .s_q = 5, .s_k = 6, .h_q = 2, .h_k = 2, .d = 16, .mask_kind = FA_MASK_CAUSAL},
+                 dtype);
     check_spread({.name = "spread_decode", .batch = 3, .s_q = 1, .s_k = 7, .h_q = 4, .h_k = 1, .d = 24}, dtype);
   }
 }
 
 // Pages so far apart that a page number times the page stride passes 2^32.
 TEST(Huge, PagesFarApart) {
-  const CaseSpec spec = {.name = "far_pages", .batch = 2, .s_q = 2, .s_k = 7, .h_q = 2, .h_k = 2, .d = 16, .lengths_k = {7, 5},
-                         .key_layout = KeyLayout::paged, .page_size = 1};
+  const CaseSpec spec = {.name = "far_pages",
+                         .batch = 2,
+                         .s_q = 2,
+                         .s_k = 7,
+                         .h_q = 2,
+                         .h_k = 2,
+                         .d = 16,
+                         .lengths_k = {7, 5},
+                         .key_layout = KeyLayout::paged,
+                         .page_size = 1};
   TestProblem problem(spec, FA_DTYPE_BF16, 43);
   const Reference reference = make_reference(problem);
   fa_attention_desc& desc = problem.mutable_desc();

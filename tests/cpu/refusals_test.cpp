@@ -9,7 +9,8 @@ namespace flash_attn::test {
 namespace {
 
 const CaseSpec& base() {
-  static const CaseSpec spec = {.name = "refused", .batch = 2, .s_q = 2, .s_k = 30, .h_q = 2, .h_k = 2, .d = 16, .lengths_k = {20, 11}};
+  static const CaseSpec spec = {
+      .name = "refused", .batch = 2, .s_q = 2, .s_k = 30, .h_q = 2, .h_k = 2, .d = 16, .lengths_k = {20, 11}};
   return spec;
 }
 

@@ -1,5 +1,5 @@
-// Lengths, tables and indices that a CPU run reads, each driven out of range: INVALID_ARGUMENT that names the table, no output touched.
-// Also workspaces that are too small or absent.
+// Lengths, tables and indices that a CPU run reads, each driven out of range: INVALID_ARGUMENT that names the table, no output
+// touched. Also workspaces that are too small or absent.
 #include "tests/support/check.h"
 
 #include <gtest/gtest.h>
@@ -15,10 +15,10 @@ namespace {
 using Table = std::vector<int32_t>;
 
 struct BadTable {
-  std::string name;   // field of fa_attention_args, which the message must contain
-  CaseSpec spec;      // a problem that has it
-  int64_t entry;      // which element to change
-  Table values;       // to each of these in turn
+  std::string name;  // field of fa_attention_args, which the message must contain
+  CaseSpec spec;     // a problem that has it
+  int64_t entry;     // which element to change
+  Table values;      // to each of these in turn
   const int32_t* fa_attention_args::*field;
 };
 

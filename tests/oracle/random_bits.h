@@ -29,8 +29,8 @@ inline uint32_t dropout_draw(uint64_t seed, uint64_t offset, uint32_t batch, uin
   const Words first = philox({static_cast<uint32_t>(seed), static_cast<uint32_t>(seed >> 32)},
                              {static_cast<uint32_t>(offset), static_cast<uint32_t>(offset >> 32), 0, 0});
   const int64_t lane = (row % 8) * 4 + (key % 8) / 2;
-  const Words draws = philox({first[0], first[1]},
-                             {batch, head, static_cast<uint32_t>(row / 16 * 32 + lane), static_cast<uint32_t>(key / 16)});
+  const Words draws =
+      philox({first[0], first[1]}, {batch, head, static_cast<uint32_t>(row / 16 * 32 + lane), static_cast<uint32_t>(key / 16)});
   const uint32_t word = draws[(row / 8 % 2) * 2 + key / 8 % 2];
   return key % 2 == 0 ? word & 0xFFFF : word >> 16;
 }

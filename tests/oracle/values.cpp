@@ -78,10 +78,14 @@ void write_at(void* base, int64_t index, T value) {
 
 double load_value(const void* base, fa_dtype dtype, int64_t index) {
   switch (dtype) {
-    case FA_DTYPE_F32: return read_at<float>(base, index);
-    case FA_DTYPE_F16: return half_table()[read_at<uint16_t>(base, index)];
-    case FA_DTYPE_BF16: return bits_to_float(static_cast<uint32_t>(read_at<uint16_t>(base, index)) << 16);
-    default: return std::nan("");
+    case FA_DTYPE_F32:
+      return read_at<float>(base, index);
+    case FA_DTYPE_F16:
+      return half_table()[read_at<uint16_t>(base, index)];
+    case FA_DTYPE_BF16:
+      return bits_to_float(static_cast<uint32_t>(read_at<uint16_t>(base, index)) << 16);
+    default:
+      return std::nan("");
   }
 }
 

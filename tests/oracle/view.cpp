@@ -59,8 +59,8 @@ void View::read_mask_kind(int64_t r, Request* request) const {
 
 double View::q(int64_t r, int64_t head, int64_t i, int64_t c) const {
   const int64_t* stride = desc_.q.stride;
-  const int64_t row = packed_q_ ? (requests_[r].q_start + i) * stride[0] + head * stride[1]
-                                : r * stride[0] + i * stride[1] + head * stride[2];
+  const int64_t row =
+      packed_q_ ? (requests_[r].q_start + i) * stride[0] + head * stride[1] : r * stride[0] + i * stride[1] + head * stride[2];
   return load_value(args_.q, desc_.q.dtype, row + c);
 }
 
@@ -150,7 +150,8 @@ bool View::is_visible(int64_t r, int64_t head, int64_t i, int64_t j) const {
 
 double View::alibi_term(int64_t r, int64_t head, int64_t i, int64_t j) const {
   if (args_.alibi == nullptr) return 0.0;
-  const int64_t offset = desc_.alibi.rank == 1 ? head * desc_.alibi.stride[0] : r * desc_.alibi.stride[0] + head * desc_.alibi.stride[1];
+  const int64_t offset =
+      desc_.alibi.rank == 1 ? head * desc_.alibi.stride[0] : r * desc_.alibi.stride[0] + head * desc_.alibi.stride[1];
   return -static_cast<double>(args_.alibi[offset]) * static_cast<double>(std::llabs(i + requests_[r].delta - j));
 }
 

@@ -17,7 +17,8 @@ std::string check_case(const CaseSpec& spec, fa_dtype dtype, uint64_t seed, cons
     const RunResult result = run_problem(&problem, choice, reference.rows);
     if (result.status == FA_STATUS_UNSUPPORTED && !choice.kernel.empty() && !result.message.empty()) continue;
     served.insert(choice.isa);
-    std::string fault = result.ok() ? compare(problem, reference, result.outputs, options.o_tolerance) : result.text() + "\n  in " + problem.text();
+    std::string fault =
+        result.ok() ? compare(problem, reference, result.outputs, options.o_tolerance) : result.text() + "\n  in " + problem.text();
     if (!fault.empty()) faults += choice.text() + ": " + fault + "\n";
   }
   for (const std::string& isa : wanted) {
@@ -28,7 +29,8 @@ std::string check_case(const CaseSpec& spec, fa_dtype dtype, uint64_t seed, cons
 
 std::string check_case(const CaseSpec& spec, uint64_t seed, const CheckOptions& options) {
   std::string faults;
-  for (const fa_dtype dtype : dtype_list(spec.dtypes)) faults += check_case(spec, dtype, seed + static_cast<uint64_t>(dtype), options);
+  for (const fa_dtype dtype : dtype_list(spec.dtypes))
+    faults += check_case(spec, dtype, seed + static_cast<uint64_t>(dtype), options);
   return faults;
 }
 

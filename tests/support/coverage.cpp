@@ -15,20 +15,27 @@ struct Counts {
   int64_t runs = 0, refusals = 0;
 };
 
+// One append per process, so that test programs may run at the same time.
+void append_to_file(const char* path, const std::string& text) {
+  const int file = open(path, O_WRONLY | O_CREAT | O_APPEND, 0644);
+  if (file < 0) return;
+  (void)!write(file, text.data(), text.size());
+  close(file);
+}
+
+std::string to_lines(const std::map<std::string, Counts>& cells) {
+  std::string text;
+  for (const auto& [cell, counts] : cells) {
+    text += cell + "\t" + std::to_string(counts.runs) + "\t" + std::to_string(counts.refusals) + "\n";
+  }
+  return text;
+}
+
 class Counter {
  public:
   ~Counter() {
     const char* const path = std::getenv("FLASH_ATTN_COVERAGE_FILE");
-    if (path == nullptr || cells_.empty()) return;
-    std::string text;
-    for (const auto& [cell, counts] : cells_) {
-      text += cell + "\t" + std::to_string(counts.runs) + "\t" + std::to_string(counts.refusals) + "\n";
-    }
-    // One append per process, so that test programs may run at the same time.
-    const int file = open(path, O_WRONLY | O_CREAT | O_APPEND, 0644);
-    if (file < 0) return;
-    (void)!write(file, text.data(), text.size());
-    close(file);
+    if (path != nullptr && !cells_.empty()) append_to_file(path, to_lines(cells_));
   }
 
   void add(const CaseSpec& spec, fa_dtype dtype, const std::string& kernel, const std::string& isa, bool ran) {

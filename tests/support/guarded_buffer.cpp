@@ -26,8 +26,8 @@ GuardedBuffer::GuardedBuffer(size_t bytes, size_t alignment, Edge edge) : bytes_
   payload_bytes_ = (bytes + page - 1) / page * page;
   mapping_bytes_ = payload_bytes_ + 2 * page;
   void* mapping = mmap(nullptr, mapping_bytes_, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-  if (mapping == MAP_FAILED || (payload_bytes_ > 0 && mprotect(static_cast<char*>(mapping) + page, payload_bytes_,
-                                                               PROT_READ | PROT_WRITE) != 0)) {
+  if (mapping == MAP_FAILED ||
+      (payload_bytes_ > 0 && mprotect(static_cast<char*>(mapping) + page, payload_bytes_, PROT_READ | PROT_WRITE) != 0)) {
     std::fprintf(stderr, "cannot map %zu bytes for a test buffer\n", mapping_bytes_);
     std::exit(1);
   }

@@ -54,8 +54,10 @@ std::string TestProblem::find_damage() {
     auto* lse = reinterpret_cast<uint16_t*>(args_.lse + view.lse_offset(row.request, row.head, row.i));
     lse[0] = lse[1] = kSentinel;
   }
-  if (const int64_t n = first_changed(o_); n >= 0) return "o was written outside its live rows, element " + std::to_string(n * 2 / size);
-  if (const int64_t n = first_changed(lse_); n >= 0) return "lse was written outside its live rows, element " + std::to_string(n / 2);
+  if (const int64_t n = first_changed(o_); n >= 0)
+    return "o was written outside its live rows, element " + std::to_string(n * 2 / size);
+  if (const int64_t n = first_changed(lse_); n >= 0)
+    return "lse was written outside its live rows, element " + std::to_string(n / 2);
   if (!o_.is_slack_intact()) return "memory beside o was written";
   if (!lse_.is_slack_intact()) return "memory beside lse was written";
   return "";

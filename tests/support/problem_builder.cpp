@@ -1,5 +1,5 @@
-// Shapes, strides, lengths and tables of a problem, and its data. Effective lengths come from the CaseSpec; physical extents are made
-// larger wherever a feature allows it, so that there is dead memory to poison.
+// Shapes, strides, lengths and tables of a problem, and its data. Effective lengths come from the CaseSpec; physical extents are
+// made larger wherever a feature allows it, so that there is dead memory to poison.
 #include "tests/support/problem_builder.h"
 
 #include "tests/oracle/values.h"
@@ -73,10 +73,10 @@ class ProblemBuilder {
   Random random_;
   GuardedBuffer::Edge edge_;
 
-  std::vector<int64_t> rows_, keys_, leftpad_;   // effective rows and keys, left padding
-  std::vector<int32_t> cu_q_, cu_k_;             // packed row offsets
-  int64_t extent_q_ = 0, extent_k_ = 0;          // rows a request can hold
-  int64_t total_q_ = 0, total_k_ = 0;            // rows of packed tensors
+  std::vector<int64_t> rows_, keys_, leftpad_;  // effective rows and keys, left padding
+  std::vector<int32_t> cu_q_, cu_k_;            // packed row offsets
+  int64_t extent_q_ = 0, extent_k_ = 0;         // rows a request can hold
+  int64_t total_q_ = 0, total_k_ = 0;           // rows of packed tensors
 };
 
 void ProblemBuilder::choose_lengths() {
@@ -174,7 +174,8 @@ void ProblemBuilder::make_keys() {
     }
   }
   if (spec_.key_layout != KeyLayout::dense) {
-    for (int64_t r = 0; r < spec_.batch; ++r) desc_.max_s_k = std::max(desc_.max_s_k, packed_k() ? cu_k_[r + 1] - cu_k_[r] : extent_k_);
+    for (int64_t r = 0; r < spec_.batch; ++r)
+      desc_.max_s_k = std::max(desc_.max_s_k, packed_k() ? cu_k_[r + 1] - cu_k_[r] : extent_k_);
   }
   if (uses_seqused_k(spec_)) {
     desc_.inputs |= FA_INPUT_SEQUSED_K;
@@ -269,8 +270,8 @@ void ProblemBuilder::make_pointer_keys(TensorLayout k, TensorLayout v) {
   const int64_t offset = v.first_element;
   const bool fused = spec_.strides == Strides::fused;
   for (int64_t r = 0; r < spec_.batch; ++r) {
-    GuardedBuffer& k_buffer = new_poisoned(p_.dtype_, fused ? std::max(k.request_elements(), v.request_elements() + offset)
-                                                            : k.request_elements());
+    GuardedBuffer& k_buffer =
+        new_poisoned(p_.dtype_, fused ? std::max(k.request_elements(), v.request_elements() + offset) : k.request_elements());
     GuardedBuffer& v_buffer = fused ? k_buffer : new_poisoned(p_.dtype_, v.request_elements());
     fill_key_rows(r, k, k_buffer.data(), 0);
     fill_key_rows(r, v, v_buffer.data(), offset);
@@ -302,7 +303,8 @@ void ProblemBuilder::make_score_inputs() {
   if (spec_.alibi != 0) {
     const bool per_request = spec_.alibi == 2;
     const int64_t elements = spec_.h_q * (per_request ? spec_.batch : 1);
-    desc_.alibi = per_request ? contiguous_tensor(FA_DTYPE_F32, {spec_.batch, spec_.h_q}) : contiguous_tensor(FA_DTYPE_F32, {spec_.h_q});
+    desc_.alibi =
+        per_request ? contiguous_tensor(FA_DTYPE_F32, {spec_.batch, spec_.h_q}) : contiguous_tensor(FA_DTYPE_F32, {spec_.h_q});
     auto* slopes = new_buffer(elements, 4).as<float>();
     for (int64_t n = 0; n < elements; ++n) slopes[n] = static_cast<float>(random_.uniform() * 0.3);
     args_.alibi = slopes;
@@ -359,7 +361,8 @@ void ProblemBuilder::make_tree() {
   for (int64_t n = 0; n < total * words; ++n) bits[n] = random_.next() & random_.next();
   args_.tree_mask = bits;
   std::vector<int32_t> sizes(spec_.batch);
-  for (int64_t r = 0; r < spec_.batch; ++r) sizes[r] = static_cast<int32_t>(std::min(std::max<int64_t>(0, spec_.tree_size - r % 2), keys_[r]));
+  for (int64_t r = 0; r < spec_.batch; ++r)
+    sizes[r] = static_cast<int32_t>(std::min(std::max<int64_t>(0, spec_.tree_size - r % 2), keys_[r]));
   args_.tree_sizes = new_table(sizes);
 }
 
@@ -384,8 +387,6 @@ TestProblem::TestProblem(const CaseSpec& spec, fa_dtype dtype, uint64_t seed, Gu
   ProblemBuilder(this, edge).build();
 }
 
-std::string TestProblem::text() const {
-  return to_text(spec_) + " dtype=" + dtype_text(dtype_) + " seed=" + std::to_string(seed_);
-}
+std::string TestProblem::text() const { return to_text(spec_) + " dtype=" + dtype_text(dtype_) + " seed=" + std::to_string(seed_); }
 
 }  // namespace flash_attn::test

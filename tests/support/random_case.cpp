@@ -1,4 +1,5 @@
-// See random_case.h. Each feature is on in a minority of the cases, so that failures stay readable; all of them meet sooner or later.
+// See random_case.h. Each feature is on in a minority of the cases, so that failures stay readable; all of them meet sooner or
+// later.
 #include "tests/support/random_case.h"
 
 #include <algorithm>

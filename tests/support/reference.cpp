@@ -106,7 +106,8 @@ std::string compare_bitwise(const Outputs& a, const Outputs& b) {
     if (bits_differ(a.o[n], b.o[n])) return "o[" + std::to_string(n) + "] is " + number(a.o[n]) + " and " + number(b.o[n]);
   }
   for (size_t n = 0; n < a.lse.size(); ++n) {
-    if (bits_differ(a.lse[n], b.lse[n])) return "lse[" + std::to_string(n) + "] is " + number(a.lse[n]) + " and " + number(b.lse[n]);
+    if (bits_differ(a.lse[n], b.lse[n]))
+      return "lse[" + std::to_string(n) + "] is " + number(a.lse[n]) + " and " + number(b.lse[n]);
   }
   return "";
 }
