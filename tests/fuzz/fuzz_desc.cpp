@@ -4,7 +4,7 @@
 
 #include <cstdlib>
 #include <cstring>
-#include <string>
+#include <vector>
 
 namespace {
 
@@ -93,6 +93,22 @@ void set_names(uint8_t choice, fa_attention_desc* desc) {
   if ((choice & 64) && (choice & 4)) desc->kernel = "no such kernel";
 }
 
+// A caller's struct is as large as it says: the copy is exactly that large, so that reading beyond it is found.
+class SizedCopy {
+ public:
+  SizedCopy(const fa_attention_desc& desc, Bytes* tail) : memory_(desc.struct_size % 8192 < 4 ? 4 : desc.struct_size % 8192) {
+    const size_t known = memory_.size() < sizeof desc ? memory_.size() : sizeof desc;
+    std::memcpy(memory_.data(), &desc, known);
+    tail->copy(memory_.data() + known, memory_.size() - known);
+    const auto size = static_cast<uint32_t>(memory_.size());
+    std::memcpy(memory_.data(), &size, sizeof size);
+  }
+  const fa_attention_desc& get() const { return *reinterpret_cast<const fa_attention_desc*>(memory_.data()); }
+
+ private:
+  std::vector<unsigned char> memory_;
+};
+
 void check(const fa_attention_desc& desc) {
   const fa_status valid = fa_validate(&desc);
   if (valid != FA_STATUS_OK) expect(std::strlen(fa_last_error()) > 0);
@@ -130,6 +146,6 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
     scribble(&bytes, &desc);
   }
   set_names(names, &desc);
-  check(desc);
+  check(SizedCopy(desc, &bytes).get());
   return 0;
 }
