@@ -115,8 +115,10 @@ Status explain(const fa_attention_desc& desc, std::string* text) {
   }
   Plan* raw = nullptr;
   std::vector<Refusal> refusals;
-  const Status status = backend->plan(problem, &raw, &refusals);
+  Status status = backend->plan(problem, &raw, &refusals);
   const std::unique_ptr<Plan> choice(raw);
+  const bool is_answer = status.ok() || status.code() == FA_STATUS_UNSUPPORTED || status.code() == FA_STATUS_INVALID_ARGUMENT;
+  if (!is_answer) return status;
   *text += status.ok() ? text_of(*choice) : "not served: " + status.message() + "\n";
   if (text->back() != '\n') *text += '\n';
   for (const Refusal& refusal : refusals) *text += "passed over: " + refusal.kernel + ": " + refusal.reason + "\n";
