@@ -31,15 +31,16 @@ struct Fixture {
   }
 };
 
-// In the source tree, or where `install` puts it beside the program.
+// Where `install` puts it beside the program, above the program in the source tree, or in the tree it was built from.
 std::string find_fixture() {
   std::error_code error;
-  std::vector<fs::path> candidates = {FLASH_ATTN_FIXTURE_DIR};
+  std::vector<fs::path> candidates;
   fs::path folder = fs::read_symlink("/proc/self/exe", error).parent_path();
   for (int up = 0; up < 4 && !folder.empty(); ++up, folder = folder.parent_path()) {
     candidates.push_back(folder / "share/flash-attn/fixtures");
     candidates.push_back(folder / "tests/fixtures");
   }
+  candidates.emplace_back(FLASH_ATTN_FIXTURE_DIR);
   for (const fs::path& candidate : candidates) {
     if (fs::exists(candidate / "minilm.json", error)) return candidate.string();
   }
