@@ -135,8 +135,9 @@ void run_task(Run& run, int64_t t, char* scratch) {
   const Request request = resolve_request(p, run.args, r);
   const RequestSchedule schedule = schedule_request(p, run.tiling, request.s_q, request.s_k, run.all_panels);
   const int64_t local = t - at.task, unit = local / schedule.splits, split = local % schedule.splits;
-  const int64_t head_k = unit / schedule.blocks;
-  const int64_t block = schedule.blocks - 1 - unit % schedule.blocks;
+  // The last row blocks see most keys under a causal mask: they go first, those of all heads before the next.
+  const int64_t head_k = unit % p.h_k;
+  const int64_t block = schedule.blocks - 1 - unit / p.h_k;
 
   ForwardTask task;
   task.head_k = head_k;

@@ -41,8 +41,12 @@ Tiling choose_tiling(const Problem& problem, const KernelTable& table, KernelKin
   // Few large row blocks share the work on K and V; many small ones keep the threads evenly busy.
   const int64_t rows = problem.max_s_q * problem.group;
   const int64_t all_rows = problem.total_q * problem.group * problem.h_k;
-  const int64_t most = std::max<int64_t>((widest <= 256 ? 256 : 128) / lanes, 1) * lanes;
-  const int64_t even = round_up(ceil_div(std::max<int64_t>(all_rows, 1), 4 * static_cast<int64_t>(threads)), lanes);
+  // Tiles transpose V for every row block, so they want it long; the others repack little or nothing.
+  const bool is_tiled = tiling.format.buffers > 1;
+  const int64_t longest = widest <= 256 ? (is_tiled ? kMostBlockRows : 256) : 128;
+  const int64_t tasks_per_thread = is_tiled ? 2 : 4;
+  const int64_t most = std::max<int64_t>(longest / lanes, 1) * lanes;
+  const int64_t even = round_up(ceil_div(std::max<int64_t>(all_rows, 1), tasks_per_thread * threads), lanes);
   tiling.block_rows = static_cast<int>(std::min({most, even, round_up(std::max<int64_t>(rows, 1), lanes)}));
   tiling.threads = threads;
   const PanelScratch panel(tiling.format, problem.d, problem.d_v, tiling.block_rows, tiling.block_keys);

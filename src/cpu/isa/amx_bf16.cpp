@@ -25,8 +25,8 @@ namespace {
 #include "cpu/kernels/merge.h"
 #include "cpu/kernels/rows.h"
 
-constexpr PanelFormat kFormatF32{FA_PANEL_VECTORS * kWidth, false, 1, 1};
-constexpr PanelFormat kFormatBf16{FA_PANEL_VECTORS * kWidth, true, 32, 32};
+constexpr PanelFormat kFormatF32{FA_PANEL_VECTORS * kWidth, false, 1, 1, 1};
+constexpr PanelFormat kFormatBf16{FA_PANEL_VECTORS * kWidth, true, 32, 32, 2};
 
 void forward_panel(const ForwardParams& p, const Request& r, const ForwardTask& task, char* scratch) {
   if (p.dtype == DType::bf16) {

@@ -23,7 +23,7 @@ namespace {
 #include "cpu/kernels/merge.h"
 #include "cpu/kernels/rows.h"
 
-constexpr PanelFormat kFormat{FA_PANEL_VECTORS * kWidth, false, 1, 1};
+constexpr PanelFormat kFormat{FA_PANEL_VECTORS * kWidth, false, 1, 1, 1};
 
 void forward_panel(const ForwardParams& p, const Request& r, const ForwardTask& task, char* scratch) {
   run_panels<F32Products>(p, r, task, kFormat, scratch);

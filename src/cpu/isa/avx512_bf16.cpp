@@ -24,8 +24,8 @@ namespace {
 #include "cpu/kernels/merge.h"
 #include "cpu/kernels/rows.h"
 
-constexpr PanelFormat kFormatF32{FA_PANEL_VECTORS * kWidth, false, 1, 1};
-constexpr PanelFormat kFormatBf16{FA_PANEL_VECTORS * kWidth, true, 2, 1};
+constexpr PanelFormat kFormatF32{FA_PANEL_VECTORS * kWidth, false, 1, 1, 1};
+constexpr PanelFormat kFormatBf16{FA_PANEL_VECTORS * kWidth, true, 2, 1, 1};
 
 void forward_panel(const ForwardParams& p, const Request& r, const ForwardTask& task, char* scratch) {
   if (p.dtype == DType::bf16) return run_panels<Dot2Products>(p, r, task, kFormatBf16, scratch);

@@ -10,6 +10,7 @@ struct PanelReach {
   int64_t lo_min, lo_max, hi_min, hi_max, first_min, first_max;
 
   int64_t begin() const { return first_max > 0 ? 0 : lo_min; }
+  int64_t end() const { return hi_max > first_max ? hi_max : first_max; }
   bool meets(int64_t key_begin, int64_t key_end) const {
     return key_begin < first_max || (key_end > lo_min && key_begin < hi_max);
   }
@@ -19,9 +20,22 @@ struct PanelReach {
   }
 };
 
+// One panel over the keys [begin, end) of the open block.
+struct PanelStep {
+  int64_t n, begin, end;
+};
+
+// What a step's weights need: the maximum in the log2 domain, what older results shrink by, and the running sum.
+template <int kVectors>
+struct SoftmaxStep {
+  Vec top[kVectors], alpha[kVectors], sum[kVectors];
+};
+
 template <class Products, int kVectors>
 struct PanelLoop {
   static constexpr int kLanes = kVectors * kWidth;
+  using Step = PanelStep;
+  using Softmax = SoftmaxStep<kVectors>;
 
   const ForwardParams& p;
   const Request& r;
@@ -101,73 +115,99 @@ struct PanelLoop {
     Products::pack_queries(p.dtype, q_rows, p.d, q_t + n * q_stride, kLanes);
   }
 
-  // One panel over the keys [begin, end) of the open block, which starts at block_begin.
-  void attend(int64_t n, const typename Products::Block& block, int64_t block_begin, int64_t begin, int64_t end) {
-    const int64_t row = n * kLanes;
-    const int64_t keys = end - begin;
+  // Raw scores become final ones where masks or bias want it; the row's maximum and sum move on.
+  void settle(const PanelStep& at, float* step_scores, const Vec* raw_top, Softmax* to) {
+    const int64_t row = at.n * kLanes, keys = at.end - at.begin;
     const LaneRows lanes{lo + row, hi + row, first + row, diagonal + row, slope + row};
-    Vec old_top[kVectors], new_top[kVectors], unmasked[kVectors];
-    FA_UNROLL for (int v = 0; v < kVectors; ++v) old_top[v] = new_top[v] = unmasked[v] = load(top + row + v * kWidth);
-    const bool has_edge = !reach[n].covers(begin, end);
-    Products::template scores<kVectors>(p, block, begin - block_begin, keys, q_t + n * q_stride, scores,
-                                        scored || has_edge ? unmasked : new_top);
+    const bool has_edge = !reach[at.n].covers(at.begin, at.end);
+    Vec old_top[kVectors], new_top[kVectors];
+    FA_UNROLL for (int v = 0; v < kVectors; ++v) old_top[v] = new_top[v] = load(top + row + v * kWidth);
     if (scored) {
-      const bool with_extra = p.bias || p.mask || (r.is_tree && end > r.tree_prefix);
+      const bool with_extra = p.bias || p.mask || (r.is_tree && at.end > r.tree_prefix);
       const int64_t live = rows - row < kLanes ? rows - row : kLanes;
       if (with_extra)
-        fill_extra(p, r, task.head_k, task.row_begin + row, static_cast<int>(live), kLanes, begin, keys, extra);
-      score_pass<kVectors>(p, lanes, begin, keys, has_edge, with_extra ? extra : nullptr, scores, new_top);
+        fill_extra(p, r, task.head_k, task.row_begin + row, static_cast<int>(live), kLanes, at.begin, keys, extra);
+      score_pass<kVectors>(p, lanes, at.begin, keys, has_edge, with_extra ? extra : nullptr, step_scores, new_top);
     } else if (has_edge) {
-      mask_pass<kVectors>(lanes, begin, keys, scores, new_top);
+      mask_pass<kVectors>(lanes, at.begin, keys, step_scores, new_top);
+    } else {
+      FA_UNROLL for (int v = 0; v < kVectors; ++v) new_top[v] = raw_top[v];
     }
-
-    Vec scaled_top[kVectors], alpha[kVectors], new_sum[kVectors];
     FA_UNROLL for (int v = 0; v < kVectors; ++v) {
       // A maximum that is a little too low is as good: weights stay below 2^8. Decided lane by lane, so rows stay independent.
       if constexpr (Products::kKeepsTop)
         new_top[v] = select((new_top[v] - old_top[v]) * set1(factor) <= set1(8.0f), old_top[v], new_top[v]);
       // A row that has seen only -inf keeps -inf; the finite stand-in avoids inf - inf.
-      scaled_top[v] = maximum(set1(-__FLT_MAX__), new_top[v] * set1(factor));
-      alpha[v] = exp2_of<5>(old_top[v] * set1(factor) - scaled_top[v]);
-      new_sum[v] = alpha[v] * load(sum + row + v * kWidth);
+      to->top[v] = maximum(set1(-__FLT_MAX__), new_top[v] * set1(factor));
+      to->alpha[v] = exp2_of<5>(old_top[v] * set1(factor) - to->top[v]);
+      to->sum[v] = to->alpha[v] * load(sum + row + v * kWidth);
       store(top + row + v * kWidth, new_top[v]);
     }
-    if (p.dropout_threshold > 0) {
-      exp_block<kVectors>(scores, keys, set1(factor), scaled_top, new_sum);
-      for (int l = 0; l < kLanes && row + l < rows; ++l)
-        drop_weights(p, r, place_of(p, task.head_k, task.row_begin + row + l), begin, keys, scores + l, kLanes);
-      Products::template repack<kVectors>(scores, weights, keys);
-    } else {
-      Products::template weights<kVectors>(scores, weights, keys, set1(factor), scaled_top, new_sum);
+  }
+
+  void keep_sum(const PanelStep& at, const Softmax& softmax) {
+    FA_UNROLL for (int v = 0; v < kVectors; ++v) store(sum + at.n * kLanes + v * kWidth, softmax.sum[v]);
+  }
+
+  // fp32 weights with some dropped, for any products.
+  void drop(const PanelStep& at, float* step_scores, uint32_t* step_weights, Softmax* softmax) {
+    const int64_t row = at.n * kLanes, keys = at.end - at.begin;
+    exp_block<kVectors>(step_scores, keys, set1(factor), softmax->top, softmax->sum);
+    for (int l = 0; l < kLanes && row + l < rows; ++l)
+      drop_weights(p, r, place_of(p, task.head_k, task.row_begin + row + l), at.begin, keys, step_scores + l, kLanes);
+    Products::template repack<kVectors>(step_scores, step_weights, keys);
+  }
+
+  void load_top(const PanelStep& at, Vec* to) {
+    FA_UNROLL for (int v = 0; v < kVectors; ++v) to[v] = load(top + at.n * kLanes + v * kWidth);
+  }
+
+  // The panels that meet the open block, one after the other.
+  void attend(const typename Products::Block& block, int64_t block_begin, const PanelStep* steps, int count) {
+    for (const PanelStep* at = steps; at < steps + count; ++at) {
+      const int64_t keys = at->end - at->begin, offset = at->begin - block_begin;
+      Vec raw_top[kVectors];
+      load_top(*at, raw_top);
+      Products::template scores<kVectors>(p, block, offset, keys, q_t + at->n * q_stride, scores, raw_top);
+      Softmax softmax;
+      settle(*at, scores, raw_top, &softmax);
+      if (p.dropout_threshold > 0) drop(*at, scores, weights, &softmax);
+      else Products::template weights<kVectors>(scores, weights, keys, set1(factor), softmax.top, softmax.sum);
+      keep_sum(*at, softmax);
+      Products::template values<kVectors>(p, block, offset, keys, scores, weights, o_t + at->n * o_stride, softmax.alpha);
     }
-    FA_UNROLL for (int v = 0; v < kVectors; ++v) store(sum + row + v * kWidth, new_sum[v]);
-    Products::template values<kVectors>(p, block, begin - block_begin, keys, scores, weights, o_t + n * o_stride, alpha);
+  }
+
+  // All keys that any row of the task sees, clipped to the split.
+  void key_hull(int64_t* begin, int64_t* end) {
+    *begin = INT64_MAX;
+    *end = 0;
+    for (int64_t n = 0; n < panels; ++n) {
+      if (reach[n].end() == 0) continue;
+      *begin = reach[n].begin() < *begin ? reach[n].begin() : *begin;
+      *end = reach[n].end() > *end ? reach[n].end() : *end;
+    }
+    *begin = *begin > task.key_begin ? *begin : task.key_begin;
+    *end = *end < task.key_end ? *end : task.key_end;
   }
 
   void attend_all() {
-    int64_t all_begin = INT64_MAX, all_end = 0;
-    for (int64_t n = 0; n < panels; ++n) {
-      if (reach[n].hi_max == 0 && reach[n].first_max == 0) continue;
-      all_begin = reach[n].begin() < all_begin ? reach[n].begin() : all_begin;
-      all_end = reach[n].hi_max > all_end ? reach[n].hi_max : all_end;
-      all_end = reach[n].first_max > all_end ? reach[n].first_max : all_end;
-    }
-    all_begin = all_begin > task.key_begin ? all_begin : task.key_begin;
-    all_end = all_end < task.key_end ? all_end : task.key_end;
+    int64_t all_begin, all_end;
+    key_hull(&all_begin, &all_end);
     if (all_begin >= all_end) return;
     for (int64_t at = all_begin / p.block_keys * p.block_keys; at < all_end; at += p.block_keys) {
       const int64_t end = at + p.block_keys < all_end ? at + p.block_keys : all_end;
-      bool is_open = false;
-      typename Products::Block block{};
+      PanelStep steps[kMaxPanels];
+      int count = 0;
       for (int64_t n = 0; n < panels; ++n) {
         if (!reach[n].meets(at, end)) continue;
-        if (!is_open) block = Products::open_block(p, r, task.head_k, at, end - at, k_copy, v_copy);
-        is_open = true;
-        const int64_t reach_end = reach[n].hi_max > reach[n].first_max ? reach[n].hi_max : reach[n].first_max;
-        const int64_t panel_end = reach_end < end ? reach_end : end;
         const int64_t skip = reach[n].begin() > at ? (reach[n].begin() - at) / Products::kKeyStep * Products::kKeyStep : 0;
-        attend(n, block, at, at + skip, panel_end);
+        steps[count++] = {n, at + skip, reach[n].end() < end ? reach[n].end() : end};
       }
+      if (count == 0) continue;
+      const typename Products::Block block = Products::open_block(p, r, task.head_k, at, end - at, k_copy, v_copy);
+      if constexpr (Products::kBuffers == 2) Products::template attend<kVectors>(*this, block, at, steps, count);
+      else attend(block, at, steps, count);
     }
   }
 

@@ -22,71 +22,81 @@ struct TileScope {
   TileScope& operator=(const TileScope&) = delete;
 };
 
-// 32 rows of the left operand times all lanes: `steps` tiles deep. Left tiles lie left_step bytes apart, right ones follow each other.
+// One depth of 32: 32 rows of the left operand times all lanes.
 template <int kVectors>
-FA_INLINE void tile_product(const char* left, int64_t left_stride, const char* left_lower, const char* right, int64_t steps) {
-  constexpr int64_t right_stride = kVectors * 64, right_step = kTileRows * right_stride;
-  for (int64_t s = 0; s < steps; ++s) {
-    _tile_loadd(4, left + s * 64, left_stride);
-    _tile_loadd(5, left_lower + s * 64, left_stride);
-    _tile_loadd(6, right + s * right_step, right_stride);
-    _tile_dpbf16ps(0, 4, 6);
-    _tile_dpbf16ps(1, 5, 6);
-    if constexpr (kVectors == 2) {
-      _tile_loadd(7, right + s * right_step + 64, right_stride);
-      _tile_dpbf16ps(2, 4, 7);
-      _tile_dpbf16ps(3, 5, 7);
-    }
+FA_INLINE void tile_step(const char* left, int64_t left_stride, const char* right) {
+  constexpr int64_t line = kVectors * 64;
+  _tile_loadd(4, left, left_stride);
+  _tile_loadd(6, right, line);
+  _tile_dpbf16ps(0, 4, 6);
+  _tile_loadd(5, left + kTileRows * left_stride, left_stride);
+  _tile_dpbf16ps(1, 5, 6);
+  if constexpr (kVectors == 2) {
+    _tile_loadd(7, right + 64, line);
+    _tile_dpbf16ps(2, 4, 7);
+    _tile_dpbf16ps(3, 5, 7);
   }
 }
 
-// scores [keys rounded up to 32][lanes] = K [keys][steps * 32] Q^T.
 template <int kVectors>
-static __attribute__((noinline)) void qk_block_amx(const uint16_t* k, int64_t k_stride, const uint32_t* q_t, int64_t steps,
-                                                   float* scores, int64_t keys) {
-  constexpr int64_t line = kVectors * 64;
-  for (int64_t j = 0; j < keys; j += 2 * kTileRows) {
-    _tile_zero(0);
-    _tile_zero(1);
-    if constexpr (kVectors == 2) {
-      _tile_zero(2);
-      _tile_zero(3);
-    }
-    const char* left = reinterpret_cast<const char*>(k + j * k_stride);
-    tile_product<kVectors>(left, k_stride * 2, left + kTileRows * k_stride * 2, reinterpret_cast<const char*>(q_t), steps);
-    char* out = reinterpret_cast<char*>(scores) + j * line;
-    _tile_stored(0, out, line);
-    _tile_stored(1, out + kTileRows * line, line);
-    if constexpr (kVectors == 2) {
-      _tile_stored(2, out + 64, line);
-      _tile_stored(3, out + kTileRows * line + 64, line);
-    }
+FA_INLINE void zero_tiles() {
+  _tile_zero(0);
+  _tile_zero(1);
+  if constexpr (kVectors == 2) {
+    _tile_zero(2);
+    _tile_zero(3);
   }
 }
 
-// O^T [rows rounded up to 32][lanes] += V^T [rows][steps * 32] P^T.
 template <int kVectors>
-static __attribute__((noinline)) void pv_block_amx(const uint16_t* v_t, int64_t v_stride, int64_t rows, const uint32_t* weights,
-                                                   int64_t steps, float* o_t) {
+FA_INLINE void load_tiles(const char* from) {
   constexpr int64_t line = kVectors * 64;
-  for (int64_t c = 0; c < rows; c += 2 * kTileRows) {
-    char* out = reinterpret_cast<char*>(o_t) + c * line;
-    _tile_loadd(0, out, line);
-    _tile_loadd(1, out + kTileRows * line, line);
-    if constexpr (kVectors == 2) {
-      _tile_loadd(2, out + 64, line);
-      _tile_loadd(3, out + kTileRows * line + 64, line);
-    }
-    const char* left = reinterpret_cast<const char*>(v_t + c * v_stride);
-    tile_product<kVectors>(left, v_stride * 2, left + kTileRows * v_stride * 2, reinterpret_cast<const char*>(weights), steps);
-    _tile_stored(0, out, line);
-    _tile_stored(1, out + kTileRows * line, line);
-    if constexpr (kVectors == 2) {
-      _tile_stored(2, out + 64, line);
-      _tile_stored(3, out + kTileRows * line + 64, line);
-    }
+  _tile_loadd(0, from, line);
+  _tile_loadd(1, from + kTileRows * line, line);
+  if constexpr (kVectors == 2) {
+    _tile_loadd(2, from + 64, line);
+    _tile_loadd(3, from + kTileRows * line + 64, line);
   }
 }
+
+template <int kVectors>
+FA_INLINE void store_tiles(char* to) {
+  constexpr int64_t line = kVectors * 64;
+  _tile_stored(0, to, line);
+  _tile_stored(1, to + kTileRows * line, line);
+  if constexpr (kVectors == 2) {
+    _tile_stored(2, to + 64, line);
+    _tile_stored(3, to + kTileRows * line + 64, line);
+  }
+}
+
+// A product cut into steps that can be taken one at a time: out [groups * 32][lanes] (+)= left [groups * 32][steps * 32] right.
+template <int kVectors>
+struct TileProduct {
+  const char* left = nullptr;
+  int64_t left_stride = 0;  // bytes
+  const char* right = nullptr;
+  char* out = nullptr;
+  int64_t groups = 0, steps = 0;
+  bool accumulates = false;
+  int64_t group = 0, step = 0;
+
+  int64_t remaining() const { return (groups - group) * steps - step; }
+
+  __attribute__((always_inline)) void take_step() {
+    constexpr int64_t line = kVectors * 64;
+    char* const group_out = out + group * kTileDepth * line;
+    if (step == 0) {
+      if (accumulates) load_tiles<kVectors>(group_out);
+      else zero_tiles<kVectors>();
+    }
+    tile_step<kVectors>(left + group * kTileDepth * left_stride + step * 64, left_stride, right + step * kTileRows * line);
+    if (++step < steps) return;
+    store_tiles<kVectors>(group_out);
+    step = 0;
+    ++group;
+  }
+};
 
 template <int kVectors>
 static void take_maximum(const float* scores, int64_t keys, Vec* running_top) {
@@ -142,6 +152,7 @@ struct AmxProducts {
   static constexpr bool kIsDot2 = true;
   static constexpr bool kKeepsTop = true;
   static constexpr int kKeyStep = kTileDepth;
+  static constexpr int kBuffers = 2;
 
   static void pack_queries(DType dtype, const char* const* rows, int64_t d, float* q_t, int lanes) {
     Dot2Products::pack_queries(dtype, rows, d, q_t, lanes);
@@ -174,16 +185,73 @@ struct AmxProducts {
     return block;
   }
 
+  // Scores of the keys [j, j + keys) of a block; rows up to the next multiple of 32 are written too.
   template <int kVectors>
-  static void scores(const ForwardParams& p, const Block& block, int64_t j, int64_t keys, const float* q_t, float* out, Vec* top) {
-    qk_block_amx<kVectors>(block.k + j * block.k_stride, block.k_stride, reinterpret_cast<const uint32_t*>(q_t),
-                           round_up(p.d, kTileDepth) / kTileDepth, out, keys);
-    take_maximum<kVectors>(out, keys, top);
+  static TileProduct<kVectors> score_product(const ForwardParams& p, const Block& block, int64_t j, int64_t keys, const float* q_t,
+                                             float* out) {
+    TileProduct<kVectors> product;
+    product.left = reinterpret_cast<const char*>(block.k + j * block.k_stride);
+    product.left_stride = block.k_stride * 2;
+    product.right = reinterpret_cast<const char*>(q_t);
+    product.out = reinterpret_cast<char*>(out);
+    product.groups = round_up(keys, kTileDepth) / kTileDepth;
+    product.steps = round_up(p.d, kTileDepth) / kTileDepth;
+    return product;
   }
 
   template <int kVectors>
-  static void weights(float* scores, uint32_t* pairs, int64_t keys, Vec factor, const Vec* top, Vec* sum) {
-    exp_block_dot2<kVectors>(scores, pairs, keys, factor, top, sum);
+  static TileProduct<kVectors> value_product(const ForwardParams& p, const Block& block, int64_t j, int64_t keys,
+                                             const uint32_t* pairs, float* o_t) {
+    TileProduct<kVectors> product;
+    product.left = reinterpret_cast<const char*>(block.v_t + j);
+    product.left_stride = block.v_stride * 2;
+    product.right = reinterpret_cast<const char*>(pairs);
+    product.out = reinterpret_cast<char*>(o_t);
+    product.groups = round_up(p.d_v, kTileDepth) / kTileDepth;
+    product.steps = round_up(keys, kTileDepth) / kTileDepth;
+    product.accumulates = true;
+    return product;
+  }
+
+  // Weights of one panel, while the matrix unit makes the scores of the next panel and the values of the last one: the vector units
+  // get two key pairs for each step of the matrix unit, so both stay busy. next_top takes the maximum of the new scores.
+  template <int kVectors>
+  static __attribute__((noinline)) void weights_beside(const float* scores, uint32_t* pairs, int64_t keys, Vec factor,
+                                                       const Vec* top_in, Vec* running_sum, TileProduct<kVectors> next,
+                                                       int64_t next_keys, Vec* next_top, TileProduct<kVectors> last) {
+    Vec sum[kVectors], top[kVectors];
+    FA_UNROLL for (int v = 0; v < kVectors; ++v) sum[v] = running_sum[v], top[v] = top_in[v];
+    const int64_t units = next.remaining() + last.remaining(), all_pairs = keys / 2;
+    int64_t pair = 0, owed = 0, maximum_group = 0;
+    const auto make_pair = [&] {
+      FA_UNROLL for (int v = 0; v < kVectors; ++v) {
+        const float* at = scores + (2 * pair * kVectors + v) * kWidth;
+        const Vec first = exp2_of<4>(load(at) * factor - top[v]);
+        const Vec second = exp2_of<4>(load(at + kVectors * kWidth) * factor - top[v]);
+        sum[v] += first + second;
+        store(reinterpret_cast<float*>(pairs + (pair * kVectors + v) * kWidth), from_bits(pair_weights(first, second)));
+      }
+      ++pair;
+    };
+    const auto take_group_maximum = [&] {
+      const int64_t from = maximum_group * kTileDepth, rest = next_keys - from;
+      take_maximum<kVectors>(reinterpret_cast<const float*>(next.out) + from * kVectors * kWidth, rest < kTileDepth ? rest : kTileDepth,
+                             next_top);
+      ++maximum_group;
+    };
+    for (int64_t unit = 0; unit < units; ++unit) {
+      if (next.group < next.groups) next.take_step();
+      else last.take_step();
+      for (owed += all_pairs; owed >= units; owed -= units) make_pair();
+      if (maximum_group + 1 < next.group) take_group_maximum();
+    }
+    while (pair < all_pairs) make_pair();
+    while (maximum_group < next.groups) take_group_maximum();
+    FA_UNROLL for (int v = 0; v < kVectors; ++v) running_sum[v] = sum[v];
+    if (keys % 2) {
+      const int64_t done = keys - 1;
+      exp_block_dot2<kVectors>(scores + done * kVectors * kWidth, pairs + done / 2 * kVectors * kWidth, 1, factor, top_in, running_sum);
+    }
     zero_rest<kVectors>(pairs, keys);
   }
 
@@ -199,18 +267,64 @@ struct AmxProducts {
     __builtin_memset(pairs + used * kVectors * kWidth, 0, static_cast<size_t>((all - used) * kVectors) * 64);
   }
 
+  // O^T *= alpha, where any lane needs it.
   template <int kVectors>
-  static void values(const ForwardParams& p, const Block& block, int64_t j, int64_t keys, const float*, const uint32_t* pairs,
-                     float* o_t, const Vec* alpha) {
+  static void rescale(const ForwardParams& p, float* o_t, const Vec* alpha) {
     const int64_t rows = round_up(p.d_v, kTileDepth);
     int32_t all_one = 1;
     FA_UNROLL for (int v = 0; v < kVectors; ++v)
       all_one &= _mm512_cmp_ps_mask(reinterpret_cast<__m512>(alpha[v]), _mm512_set1_ps(1.0f), _CMP_EQ_OQ) == 0xFFFF;
-    if (!all_one)
-      for (int64_t c = 0; c < rows; ++c) FA_UNROLL for (int v = 0; v < kVectors; ++v) {
-        float* at = o_t + (c * kVectors + v) * kWidth;
-        store(at, load(at) * alpha[v]);
+    if (all_one) return;
+    for (int64_t c = 0; c < rows; ++c) FA_UNROLL for (int v = 0; v < kVectors; ++v) {
+      float* at = o_t + (c * kVectors + v) * kWidth;
+      store(at, load(at) * alpha[v]);
+    }
+  }
+
+  template <int kVectors>
+  static void finish(TileProduct<kVectors> product) {
+    while (product.group < product.groups) product.take_step();
+  }
+
+  // The panels that meet the open block, with the matrix unit one panel ahead (scores) and one behind (values) of the vector units.
+  template <int kVectors, class Loop>
+  static void attend(Loop& loop, const Block& block, int64_t block_begin, const typename Loop::Step* steps, int count) {
+    const ForwardParams& p = loop.p;
+    const int64_t buffer = p.block_keys * kVectors * kWidth;
+    const auto score_step = [&](int m) {
+      return score_product<kVectors>(p, block, steps[m].begin - block_begin, steps[m].end - steps[m].begin,
+                                     loop.q_t + steps[m].n * loop.q_stride, loop.scores + (m & 1) * buffer);
+    };
+    Vec raw_top[kVectors];
+    loop.load_top(steps[0], raw_top);
+    finish<kVectors>(score_step(0));
+    take_maximum<kVectors>(loop.scores, steps[0].end - steps[0].begin, raw_top);
+    TileProduct<kVectors> last;
+    for (int m = 0; m < count; ++m) {
+      const auto& at = steps[m];
+      const int64_t keys = at.end - at.begin;
+      float* const scores = loop.scores + (m & 1) * buffer;
+      uint32_t* const pairs = loop.weights + (m & 1) * buffer / 2;
+      typename Loop::Softmax softmax;
+      loop.settle(at, scores, raw_top, &softmax);
+      TileProduct<kVectors> next;
+      const int64_t next_keys = m + 1 < count ? steps[m + 1].end - steps[m + 1].begin : 0;
+      if (m + 1 < count) {
+        next = score_step(m + 1);
+        loop.load_top(steps[m + 1], raw_top);
       }
-    pv_block_amx<kVectors>(block.v_t + j, block.v_stride, rows, pairs, round_up(keys, kTileDepth) / kTileDepth, o_t);
+      if (p.dropout_threshold > 0) {
+        loop.drop(at, scores, pairs, &softmax);
+        finish<kVectors>(next);
+        take_maximum<kVectors>(reinterpret_cast<const float*>(next.out), next_keys, raw_top);
+        finish<kVectors>(last);
+      } else {
+        weights_beside<kVectors>(scores, pairs, keys, set1(loop.factor), softmax.top, softmax.sum, next, next_keys, raw_top, last);
+      }
+      loop.keep_sum(at, softmax);
+      rescale<kVectors>(p, loop.o_t + at.n * loop.o_stride, softmax.alpha);
+      last = value_product<kVectors>(p, block, at.begin - block_begin, keys, pairs, loop.o_t + at.n * loop.o_stride);
+    }
+    finish<kVectors>(last);
   }
 };

@@ -146,6 +146,7 @@ static __attribute__((noinline)) void interleave_values(const ForwardParams& p, 
 struct Dot2Products {
   static constexpr bool kIsDot2 = true;
   static constexpr bool kKeepsTop = false;
+  static constexpr int kBuffers = 1;
   static constexpr int kKeyStep = 2;
 
   static void pack_queries(DType, const char* const* rows, int64_t d, float* q_t, int lanes) {

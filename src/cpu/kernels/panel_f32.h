@@ -99,6 +99,7 @@ static void widen_keys(const ForwardParams& p, const Request& r, bool is_value, 
 struct F32Products {
   static constexpr bool kIsDot2 = false;
   static constexpr bool kKeepsTop = false;
+  static constexpr int kBuffers = 1;
   static constexpr int kKeyStep = 1;
 
   static void pack_queries(DType dtype, const char* const* rows, int64_t d, float* q_t, int lanes) {

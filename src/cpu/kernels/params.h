@@ -79,6 +79,7 @@ struct PanelFormat {
   bool is_dot2 = false;  // bf16 products on pairs
   int pair_pad = 2;     // K rows are padded to a multiple of this many elements (dot2)
   int value_pad = 1;    // O^T rows are padded to a multiple of this many (dot2)
+  int buffers = 1;      // panels in flight, each with scores and weights of its own
 };
 
 static inline int64_t round_up(int64_t x, int64_t multiple) { return (x + multiple - 1) / multiple * multiple; }
@@ -97,8 +98,8 @@ struct PanelScratch {
     const int64_t padded_d = format.is_dot2 ? round_up(d, format.pair_pad) : d;
     const int64_t padded_d_v = format.is_dot2 ? round_up(d_v, format.value_pad) : d_v;
     q_t = book(format.is_dot2 ? padded_d / 2 * rows * 4 : padded_d * rows * 4);
-    scores = book(keys * format.lanes * 4);
-    weights = book(format.is_dot2 ? keys / 2 * format.lanes * 4 : 0);
+    scores = book(keys * format.lanes * 4 * format.buffers);
+    weights = book(format.is_dot2 ? keys / 2 * format.lanes * 4 * format.buffers : 0);
     o_t = book(padded_d_v * rows * 4);
     k_block = book(format.is_dot2 ? keys * padded_d * 2 : keys * padded_d * 4);
     v_block = book(format.is_dot2 ? keys * padded_d_v * 2 : keys * padded_d_v * 4);
