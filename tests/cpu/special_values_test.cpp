@@ -135,9 +135,11 @@ TEST_P(SpecialValues, NanBias) {
   }
 }
 
-// Logits of about +-1e5, and rows whose largest logit is hugely negative.
+// Logits of about +-1e5, and rows whose largest logit is hugely negative. There are enough rows for the plain model to meet ties.
 TEST_P(SpecialValues, LargeLogits) {
   CaseSpec spec = base();
+  spec.s_q = 150;
+  spec.s_k = 400;
   spec.magnitude = 4000.0f;
   spec.scale = 4.0f;
   EXPECT_EQ(check_case(spec, GetParam(), 3), "");
@@ -147,6 +149,45 @@ TEST_P(SpecialValues, LargeLogits) {
   for (int64_t c = 0; c < kDim; ++c) negative.set_q(2 * 2 * kDim + c, c == 0 ? -4000.0f : 0.0f);
   for (int64_t j = 0; j < kKeys; ++j) negative.set_k(j * kDim, static_cast<float>(100 + j % 4));
   EXPECT_EQ(negative.check(), "");
+}
+
+// Where one key takes all the weight, o is that key's value but for the rounding of one weight and of o, however large the logit.
+TEST_P(SpecialValues, OneDominantKey) {
+  const double unit = GetParam() == FA_DTYPE_F32 ? 1e-6 : (GetParam() == FA_DTYPE_BF16 ? 0x1p-8 : 0x1p-11);
+  for (const float logit : {50.0f, 3000.0f, 30000.0f}) {
+    Edited edited(base(), GetParam());
+    for (int64_t row = 0; row < 2 * kRows; ++row) {
+      for (int64_t c = 0; c < kDim; ++c) edited.set_q(row * kDim + c, c == 0 ? logit : 0.0f);
+    }
+    for (int64_t j = 0; j < kKeys; ++j) edited.set_k(j * kDim, j == 41 ? 6.0f : -6.0f + 0.1f * static_cast<float>(j % 7));
+    TestProblem& problem = edited.problem();
+    const Reference reference = make_reference(problem);
+    for (const Choice& choice : all_choices()) {
+      const RunResult result = run_problem(&problem, choice, reference.rows);
+      if (result.status == FA_STATUS_UNSUPPORTED) continue;
+      ASSERT_TRUE(result.ok()) << result.text();
+      for (size_t n = 0; n < result.outputs.o.size(); ++n) {
+        const double expected = reference.exact.o[n];
+        ASSERT_NEAR(result.outputs.o[n], expected, 2.01 * unit * std::fabs(expected)) << choice.text() << " logit " << logit;
+      }
+    }
+  }
+}
+
+// Thousands of keys with the very same large score: the maximum stands still, so nothing may drift from block to block.
+TEST_P(SpecialValues, SteadyMaximum) {
+  for (const int64_t rows : {int64_t{1}, int64_t{40}}) {
+    CaseSpec spec = {.name = "steady", .s_q = rows, .s_k = 6000, .h_q = 2, .h_k = 1, .d = kDim, .d_v = 8};
+    Edited edited(spec, GetParam());
+    for (int64_t row = 0; row < 2 * rows; ++row) {
+      for (int64_t c = 0; c < kDim; ++c) edited.set_q(row * kDim + c, c == 0 ? 3000.0f + 517.0f * static_cast<float>(row) : 0.0f);
+    }
+    for (int64_t j = 0; j < spec.s_k; ++j) {
+      edited.set_k(j * kDim, 1.3f);
+      for (int64_t c = 0; c < 8; ++c) edited.set_v(j * 8 + c, static_cast<float>(j) / 3000.0f - 1.0f);
+    }
+    EXPECT_EQ(edited.check(), "");
+  }
 }
 
 // Values at the end of the type's range come through without overflow on the way.

@@ -139,7 +139,8 @@ struct PanelLoop {
         new_top[v] = select((new_top[v] - old_top[v]) * set1(factor) <= set1(8.0f), old_top[v], new_top[v]);
       // A row that has seen only -inf keeps -inf; the finite stand-in avoids inf - inf.
       to->top[v] = maximum(set1(-__FLT_MAX__), new_top[v] * set1(factor));
-      to->alpha[v] = exp2_of<5>(old_top[v] * set1(factor) - to->top[v]);
+      // Rounded like the new one (the maximum keeps it from becoming an FMA), so that a top which stands still gives exactly 1.
+      to->alpha[v] = exp2_of<5>(maximum(set1(-__FLT_MAX__), old_top[v] * set1(factor)) - to->top[v]);
       to->sum[v] = to->alpha[v] * load(sum + row + v * kWidth);
       store(top + row + v * kWidth, new_top[v]);
     }
