@@ -12,7 +12,7 @@ namespace flash_attn::test {
 struct CheckOptions {
   std::vector<Choice> choices = all_choices();
   int64_t sampled_rows = -1;  // rows compared; -1: all
-  double o_tolerance = 0;     // see compare()
+  double o_tolerance = 0;     // replaces the one that is found for the case, where larger; see compare()
 };
 
 // Empty if every choice either agrees with the oracle or refuses the case, and each instruction set has a kernel that serves it.
