@@ -139,6 +139,7 @@ void add_commands(CLI::App* app, Commands* commands) {
 }
 
 int run_main(int argc, char** argv) {
+  std::setvbuf(stdout, nullptr, _IOLBF, 0);  // lines appear as they come, also in a pipe
   CLI::App app("flash-attn: exact attention on CPUs and GPUs", "flash-attn");
   Commands commands;
   add_commands(&app, &commands);
