@@ -16,6 +16,7 @@
 #include <algorithm>
 #include <cstdio>
 #include <cstdlib>
+#include <fstream>
 
 namespace flash_attn::bench {
 namespace {
@@ -48,6 +49,15 @@ void check_options(const BenchOptions& options) {
   if (!(options.seconds > 0 && options.seconds <= 60)) throw UsageError("--seconds must be above 0 and at most 60");
 }
 
+// The operating system knows the part of a processor's last cache that this machine has; CPUID may name all of the package's.
+int64_t last_cache_bytes(const std::string& device_text) {
+  std::ifstream file("/sys/devices/system/cpu/cpu0/cache/index3/size");
+  int64_t amount = 0;
+  char unit = 0;
+  if (file >> amount >> unit && amount > 0) return amount << (unit == 'M' ? 20 : unit == 'K' ? 10 : 0);
+  return std::atoll(tool::device_field(device_text, "l3_bytes").c_str());
+}
+
 Machine read_machine() {
   const std::string text = tool::device_text(FA_DEVICE_CPU, 0);
   const uint32_t version = fa_version();
@@ -58,7 +68,7 @@ Machine read_machine() {
   machine.library =
       std::to_string(version / 10000) + "." + std::to_string(version / 100 % 100) + "." + std::to_string(version % 100);
   machine.processors = static_cast<int>(sysconf(_SC_NPROCESSORS_ONLN));
-  machine.cache_bytes = std::atoll(tool::device_field(text, "l3_bytes").c_str());
+  machine.cache_bytes = last_cache_bytes(text);
   return machine;
 }
 

@@ -72,7 +72,7 @@ def make_cases(options):
 
 def one_sample(call, least_seconds):
     """Seconds of one call: the other side's threads have gone to sleep, ours are awake, short calls are grouped."""
-    time.sleep(0.003)
+    time.sleep(0.03)  # OpenMP runtimes spin for up to 20 ms after a parallel region
     begin = time.perf_counter()
     call()
     once = time.perf_counter() - begin

@@ -1,15 +1,20 @@
-// The pool: workers spin for a short while after a job, so that back-to-back runs start within a microsecond, then sleep. One job at
-// a time; a second caller does its work on its own thread rather than wait. After fork() the child starts a pool of its own.
+// The pool: workers spin for a short while after a job, so that back-to-back runs start within a microsecond, then sleep on a futex.
+// A job is an offer: the caller works at once, workers that are awake in time join, and nobody waits for one that the system has not
+// scheduled. One job at a time; a second caller does its work on its own thread rather than wait. After fork() the child starts a pool
+// of its own.
 
 #include "cpu/thread_pool.h"
 
 #include "cpu/device.h"
 
+#include <linux/futex.h>
 #include <pthread.h>
+#include <sys/syscall.h>
+#include <unistd.h>
 
 #include <atomic>
 #include <chrono>
-#include <condition_variable>
+#include <climits>
 #include <mutex>
 #include <new>
 #include <system_error>
@@ -35,16 +40,17 @@ class Pool {
   bool run(int count, fa_task_fn task, void* context) {
     if (busy_.exchange(true, std::memory_order_acquire)) return false;
     grow(count - 1);
-    const int helpers = count - 1 < static_cast<int>(threads_.size()) ? count - 1 : static_cast<int>(threads_.size());
     task_ = task;
     context_ = context;
-    pending_.store(helpers, std::memory_order_relaxed);
-    announce(helpers);
+    left_.store(0, std::memory_order_relaxed);
+    const uint64_t epoch = (offer_.load(std::memory_order_relaxed) >> 32) + 1;
+    offer_.store(epoch << 32 | kOpen | static_cast<uint64_t>(count - 1) << kLimitShift, std::memory_order_seq_cst);
+    if (sleepers_.load(std::memory_order_seq_cst) > 0) ring();
     task(context, 0);
-    for (int i = helpers + 1; i < count; ++i) task(context, i);
-    for (int spins = 0; pending_.load(std::memory_order_acquire) > 0; ++spins) {
+    const uint32_t joined = joined_of(offer_.fetch_and(~kOpen, std::memory_order_acq_rel));
+    for (int spins = 0; left_.load(std::memory_order_acquire) < joined; ++spins) {
       relax();
-      if (spins > 10000) std::this_thread::yield();
+      if (spins > 2000) std::this_thread::yield();
     }
     busy_.store(false, std::memory_order_release);
     return true;
@@ -57,26 +63,25 @@ class Pool {
   }
 
   void stop() {
-    {
-      const std::lock_guard<std::mutex> lock(mutex_);
-      stopping_.store(true);
-    }
-    wake_.notify_all();
+    stopping_.store(true);
+    ring();
     for (std::thread& thread : threads_) thread.join();
     threads_.clear();
   }
 
  private:
-  // The low bits of the job word say how many workers take part, so that the others need not look at the job.
-  static constexpr uint64_t kCountBits = 16, kCountMask = (1u << kCountBits) - 1;
+  // The offer: epoch (high 32 bits), whether it is still open, how many workers may join, how many have.
+  static constexpr uint64_t kOpen = 1ull << 31, kJoinedMask = 0xFFFF;
+  static constexpr int kLimitShift = 16;
+  static uint32_t joined_of(uint64_t offer) { return static_cast<uint32_t>(offer & kJoinedMask); }
+  static uint32_t limit_of(uint64_t offer) { return static_cast<uint32_t>((offer >> kLimitShift) & 0x7FFF); }
 
   void grow(int helpers) {
     if (helpers > kMaxThreads) helpers = kMaxThreads;
     while (static_cast<int>(threads_.size()) < helpers) {
       try {
-        const int index = static_cast<int>(threads_.size());
-        const uint64_t seen = job_.load(std::memory_order_relaxed);
-        threads_.emplace_back([this, index, seen] { work(index, seen); });
+        const uint64_t seen = offer_.load(std::memory_order_relaxed) >> 32;
+        threads_.emplace_back([this, seen] { work(seen); });
       } catch (const std::system_error&) {
         return;  // fewer threads than asked for: the caller's thread does the rest
       } catch (const std::bad_alloc&) {
@@ -85,52 +90,58 @@ class Pool {
     }
   }
 
-  void announce(int helpers) {
-    const uint64_t next = ((job_.load(std::memory_order_relaxed) >> kCountBits) + 1) << kCountBits;
-    job_.store(next | static_cast<uint64_t>(helpers), std::memory_order_seq_cst);
-    if (sleepers_.load(std::memory_order_seq_cst) > 0) {
-      const std::lock_guard<std::mutex> lock(mutex_);
-      wake_.notify_all();
-    }
+  // Wake every sleeper. The count changes first, so that one about to sleep does not.
+  void ring() {
+    bell_.fetch_add(1, std::memory_order_seq_cst);
+    syscall(SYS_futex, &bell_, FUTEX_WAKE_PRIVATE, INT_MAX, nullptr, nullptr, 0);
   }
 
-  void work(int index, uint64_t seen) {
+  void work(uint64_t seen) {
     while (true) {
-      const uint64_t job = next_job(seen);
+      seen = next_epoch(seen);
       if (stopping_.load(std::memory_order_relaxed)) return;
-      seen = job;
-      if (index >= static_cast<int>(job & kCountMask)) continue;
-      task_(context_, index + 1);
-      pending_.fetch_sub(1, std::memory_order_release);
+      uint64_t offer = offer_.load(std::memory_order_acquire);
+      while ((offer & kOpen) && offer >> 32 == seen && joined_of(offer) < limit_of(offer)) {
+        if (!offer_.compare_exchange_weak(offer, offer + 1, std::memory_order_acq_rel)) continue;
+        task_(context_, static_cast<int64_t>(joined_of(offer)) + 1);
+        left_.fetch_add(1, std::memory_order_release);
+        break;
+      }
     }
   }
 
-  uint64_t next_job(uint64_t seen) {
+  // Spin while an offer is open and a little longer, then sleep.
+  uint64_t next_epoch(uint64_t seen) {
     using Clock = std::chrono::steady_clock;
-    const Clock::time_point give_up = Clock::now() + std::chrono::microseconds(60);
-    do {
+    Clock::time_point idle_since = Clock::now();
+    const Clock::time_point patience = idle_since + std::chrono::milliseconds(5);
+    for (Clock::time_point now = idle_since; now - idle_since < std::chrono::microseconds(100); now = Clock::now()) {
+      uint64_t offer = 0;
       for (int i = 0; i < 64; ++i) {
-        const uint64_t job = job_.load(std::memory_order_acquire);
-        if (job != seen || stopping_.load(std::memory_order_relaxed)) return job;
+        offer = offer_.load(std::memory_order_acquire);
+        if (offer >> 32 != seen || stopping_.load(std::memory_order_relaxed)) return offer >> 32;
         relax();
       }
-    } while (Clock::now() < give_up);
-    std::unique_lock<std::mutex> lock(mutex_);
+      if ((offer & kOpen) && now < patience) idle_since = now;
+    }
     sleepers_.fetch_add(1, std::memory_order_seq_cst);
-    wake_.wait(lock, [&] { return job_.load(std::memory_order_seq_cst) != seen || stopping_.load(); });
+    while (true) {
+      const uint32_t bell = bell_.load(std::memory_order_seq_cst);
+      if (offer_.load(std::memory_order_seq_cst) >> 32 != seen || stopping_.load()) break;
+      syscall(SYS_futex, &bell_, FUTEX_WAIT_PRIVATE, bell, nullptr, nullptr, 0);
+    }
     sleepers_.fetch_sub(1, std::memory_order_relaxed);
-    return job_.load(std::memory_order_acquire);
+    return offer_.load(std::memory_order_acquire) >> 32;
   }
 
   std::atomic<bool> busy_{false};
   std::atomic<bool> stopping_{false};
-  std::atomic<uint64_t> job_{0};
-  std::atomic<int> pending_{0};
+  std::atomic<uint64_t> offer_{0};
+  std::atomic<uint32_t> left_{0};  // workers that have joined the offer and finished
   std::atomic<int> sleepers_{0};
   fa_task_fn task_ = nullptr;
   void* context_ = nullptr;
-  std::mutex mutex_;
-  std::condition_variable wake_;
+  std::atomic<uint32_t> bell_{0};
   std::vector<std::thread> threads_;
 };
 
