@@ -41,10 +41,11 @@ Tiling choose_tiling(const Problem& problem, const KernelTable& table, KernelKin
   // Few large row blocks share the work on K and V; many small ones keep the threads evenly busy.
   const int64_t rows = problem.max_s_q * problem.group;
   const int64_t all_rows = problem.total_q * problem.group * problem.h_k;
-  // Tiles transpose V for every row block, so they want it long; the others repack little or nothing.
-  const bool is_tiled = tiling.format.buffers > 1;
-  const int64_t longest = widest <= 256 ? (is_tiled ? kMostBlockRows : 256) : 128;
-  const int64_t tasks_per_thread = is_tiled ? 2 : 4;
+  // Rows share the work of repacking K and V, so row blocks are as long as their operands fit a core's second cache; tiles, which
+  // transpose V, want them long even at some cost to balance.
+  constexpr int64_t kOperandBytes = 512 * 1024;
+  const int64_t longest = std::min<int64_t>(kMostBlockRows, kOperandBytes / (4 * (problem.d + problem.d_v)));
+  const int64_t tasks_per_thread = tiling.format.buffers > 1 ? 2 : 4;
   const int64_t most = std::max<int64_t>(longest / lanes, 1) * lanes;
   const int64_t even = round_up(ceil_div(std::max<int64_t>(all_rows, 1), tasks_per_thread * threads), lanes);
   tiling.block_rows = static_cast<int>(std::min({most, even, round_up(std::max<int64_t>(rows, 1), lanes)}));
