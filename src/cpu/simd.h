@@ -11,8 +11,9 @@ typedef float Vec __attribute__((vector_size(FA_VECTOR_BYTES)));
 typedef int32_t IntVec __attribute__((vector_size(FA_VECTOR_BYTES)));
 typedef uint32_t UintVec __attribute__((vector_size(FA_VECTOR_BYTES)));
 typedef uint16_t HalfBits __attribute__((vector_size(FA_VECTOR_BYTES / 2)));
-typedef float UnalignedVec __attribute__((vector_size(FA_VECTOR_BYTES), aligned(4), may_alias));
-typedef uint32_t UnalignedUint __attribute__((vector_size(FA_VECTOR_BYTES), aligned(4), may_alias));
+// Pairs of 16-bit elements are read as 32 bits: an address is a multiple of 2, no more.
+typedef float UnalignedVec __attribute__((vector_size(FA_VECTOR_BYTES), aligned(2), may_alias));
+typedef uint32_t UnalignedUint __attribute__((vector_size(FA_VECTOR_BYTES), aligned(2), may_alias));
 typedef uint16_t UnalignedHalf __attribute__((vector_size(FA_VECTOR_BYTES / 2), aligned(2), may_alias));
 typedef float AliasedVec __attribute__((vector_size(FA_VECTOR_BYTES), may_alias));
 
