@@ -83,6 +83,9 @@ TEST(Concurrency, SettingThreadsWhileRunning) {
 
 // A child of fork has none of the parent's threads and must still compute; the parent goes on as before.
 TEST(Concurrency, ForkAfterUse) {
+#if defined(__SANITIZE_THREAD__)
+  GTEST_SKIP() << "ThreadSanitizer allows no new threads in the child of a process with threads";
+#endif
   fa_set_num_threads(3);
   TestProblem problem(busy_case(), FA_DTYPE_F32, 3);
   const Reference reference = make_reference(problem);
