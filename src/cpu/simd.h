@@ -86,15 +86,14 @@ FA_INLINE float reduce_max(Vec v) {
   return result;
 }
 
-// 2^x for x <= 127: round to the nearest integer n with the magic-number add (the exponent bias is folded into it), a minimax
-// polynomial for 2^(x-n) on [-1/2, 1/2], and a multiply by 2^n built from the integer's bits. At x <= -127 the factor is exactly
-// zero, so hidden scores of -inf give exactly 0; NaN goes through the multiply. Relative error 2e-7 (kDegree 5), 4e-6 (kDegree 4).
+// 2^(y * c) for y * c in [-127, 127]: round to the nearest integer n with the magic-number add (the exponent bias is folded into it), a
+// minimax polynomial for 2^(y * c - n) on [-1/2, 1/2], and a multiply by 2^n built from the integer's bits. y = 0 gives 1 to the last
+// bits. At y * c = -127 the factor is exactly zero; NaN goes through the multiply. Relative error 2e-7 (kDegree 5), 4e-6 (kDegree 4).
 template <int kDegree>
-FA_INLINE Vec exp2_of(Vec x) {
-  x = maximum(set1(-127.0f), x);
+FA_INLINE Vec exp2_scaled(Vec y, Vec c) {
   const Vec magic = set1(12582912.0f + 127.0f);
-  const Vec rounded = x + magic;
-  const Vec f = x - (rounded - magic);
+  const Vec rounded = y * c + magic;
+  const Vec f = y * c + (magic - rounded);
   const Vec power = from_bits(bits(rounded) << 23);
   Vec p;
   if constexpr (kDegree == 5) {
@@ -110,6 +109,12 @@ FA_INLINE Vec exp2_of(Vec x) {
     p = p * f + set1(0.99999994f);
   }
   return p * power;
+}
+
+// 2^x for x <= 127; exactly 0 at -127 and below, so hidden scores of -inf weigh nothing.
+template <int kDegree>
+FA_INLINE Vec exp2_of(Vec x) {
+  return exp2_scaled<kDegree>(maximum(set1(-127.0f), x), set1(1.0f));
 }
 
 // tanh: an odd polynomial near 0, 1 - 2/(e^2x + 1) elsewhere (the split at 0.625 is that of the Cephes library's tanhf).

@@ -25,7 +25,7 @@ struct PanelStep {
   int64_t n, begin, end;
 };
 
-// What a step's weights need: the maximum in the log2 domain, what older results shrink by, and the running sum.
+// What a step's weights need: the maximum, what older results shrink by, and the running sum.
 template <int kVectors>
 struct SoftmaxStep {
   Vec top[kVectors], alpha[kVectors], sum[kVectors];
@@ -47,6 +47,7 @@ struct PanelLoop {
   int32_t *lo, *hi, *first, *diagonal;
   bool scored;   // scores come out of score_pass, in the log2 domain
   float factor;  // from stored scores to the log2 domain
+  WeightRule rule{1.0f};
   PanelReach reach[kMaxPanels];
 
   PanelLoop(const ForwardParams& params, const Request& request, const ForwardTask& t, const PanelFormat& format, char* scratch)
@@ -73,6 +74,7 @@ struct PanelLoop {
     diagonal = first + padded_rows;
     scored = needs_score_pass(p, r);
     factor = scored ? 1.0f : p.scale * kLog2E;
+    rule = WeightRule(factor);
   }
 
   void open_rows() {
@@ -138,9 +140,8 @@ struct PanelLoop {
       if constexpr (Products::kKeepsTop)
         new_top[v] = select((new_top[v] - old_top[v]) * set1(factor) <= set1(8.0f), old_top[v], new_top[v]);
       // A row that has seen only -inf keeps -inf; the finite stand-in avoids inf - inf.
-      to->top[v] = maximum(set1(-__FLT_MAX__), new_top[v] * set1(factor));
-      // Rounded like the new one (the maximum keeps it from becoming an FMA), so that a top which stands still gives exactly 1.
-      to->alpha[v] = exp2_of<5>(maximum(set1(-__FLT_MAX__), old_top[v] * set1(factor)) - to->top[v]);
+      to->top[v] = maximum(set1(-__FLT_MAX__), new_top[v]);
+      to->alpha[v] = rule.template weigh<5>(old_top[v], to->top[v]);
       to->sum[v] = to->alpha[v] * load(sum + row + v * kWidth);
       store(top + row + v * kWidth, new_top[v]);
     }
@@ -153,7 +154,7 @@ struct PanelLoop {
   // fp32 weights with some dropped, for any products.
   void drop(const PanelStep& at, float* step_scores, uint32_t* step_weights, Softmax* softmax) {
     const int64_t row = at.n * kLanes, keys = at.end - at.begin;
-    exp_block<kVectors>(step_scores, keys, set1(factor), softmax->top, softmax->sum);
+    exp_block<kVectors>(step_scores, keys, rule, softmax->top, softmax->sum);
     for (int l = 0; l < kLanes && row + l < rows; ++l)
       drop_weights(p, r, place_of(p, task.head_k, task.row_begin + row + l), at.begin, keys, step_scores + l, kLanes);
     Products::template repack<kVectors>(step_scores, step_weights, keys);
@@ -173,7 +174,7 @@ struct PanelLoop {
       Softmax softmax;
       settle(*at, scores, raw_top, &softmax);
       if (p.dropout_threshold > 0) drop(*at, scores, weights, &softmax);
-      else Products::template weights<kVectors>(scores, weights, keys, set1(factor), softmax.top, softmax.sum);
+      else Products::template weights<kVectors>(scores, weights, keys, rule, softmax.top, softmax.sum);
       keep_sum(*at, softmax);
       Products::template values<kVectors>(p, block, offset, keys, scores, weights, o_t + at->n * o_stride, softmax.alpha);
     }

@@ -214,29 +214,24 @@ struct AmxProducts {
   }
 
   // Weights of one panel, while the matrix unit makes the scores of the next panel and the values of the last one: the vector units
-  // get two key pairs for each step of the matrix unit, so both stay busy. next_top takes the maximum of the new scores.
+  // get a few key pairs for each step of the matrix unit, so both stay busy. next_top takes the maximum of the new scores.
   template <int kVectors>
-  static __attribute__((noinline)) void weights_beside(const float* scores, uint32_t* pairs, int64_t keys, Vec factor,
+  static __attribute__((noinline)) void weights_beside(const float* scores, uint32_t* pairs, int64_t keys, const WeightRule& rule_in,
                                                        const Vec* top_in, Vec* running_sum, TileProduct<kVectors> next,
                                                        int64_t next_keys, Vec* next_top, TileProduct<kVectors> last) {
+    constexpr int lanes = kVectors * kWidth;
+    const WeightRule rule = rule_in;
     Vec sum[kVectors], top[kVectors];
     FA_UNROLL for (int v = 0; v < kVectors; ++v) sum[v] = running_sum[v], top[v] = top_in[v];
     const int64_t units = next.remaining() + last.remaining(), all_pairs = keys / 2;
     int64_t pair = 0, owed = 0, maximum_group = 0;
     const auto make_pair = [&] {
-      FA_UNROLL for (int v = 0; v < kVectors; ++v) {
-        const float* at = scores + (2 * pair * kVectors + v) * kWidth;
-        const Vec first = exp2_of<4>(load(at) * factor - top[v]);
-        const Vec second = exp2_of<4>(load(at + kVectors * kWidth) * factor - top[v]);
-        sum[v] += first + second;
-        store(reinterpret_cast<float*>(pairs + (pair * kVectors + v) * kWidth), from_bits(pair_weights(first, second)));
-      }
+      make_pair_row<kVectors, true>(scores + 2 * pair * lanes, pairs + pair * lanes, rule, top, sum);
       ++pair;
     };
     const auto take_group_maximum = [&] {
       const int64_t from = maximum_group * kTileDepth, rest = next_keys - from;
-      take_maximum<kVectors>(reinterpret_cast<const float*>(next.out) + from * kVectors * kWidth, rest < kTileDepth ? rest : kTileDepth,
-                             next_top);
+      take_maximum<kVectors>(reinterpret_cast<const float*>(next.out) + from * lanes, rest < kTileDepth ? rest : kTileDepth, next_top);
       ++maximum_group;
     };
     for (int64_t unit = 0; unit < units; ++unit) {
@@ -247,11 +242,8 @@ struct AmxProducts {
     }
     while (pair < all_pairs) make_pair();
     while (maximum_group < next.groups) take_group_maximum();
+    if (keys % 2) make_pair_row<kVectors, false>(scores + (keys - 1) * lanes, pairs + pair * lanes, rule, top, sum);
     FA_UNROLL for (int v = 0; v < kVectors; ++v) running_sum[v] = sum[v];
-    if (keys % 2) {
-      const int64_t done = keys - 1;
-      exp_block_dot2<kVectors>(scores + done * kVectors * kWidth, pairs + done / 2 * kVectors * kWidth, 1, factor, top_in, running_sum);
-    }
     zero_rest<kVectors>(pairs, keys);
   }
 
@@ -319,7 +311,7 @@ struct AmxProducts {
         take_maximum<kVectors>(reinterpret_cast<const float*>(next.out), next_keys, raw_top);
         finish<kVectors>(last);
       } else {
-        weights_beside<kVectors>(scores, pairs, keys, set1(loop.factor), softmax.top, softmax.sum, next, next_keys, raw_top, last);
+        weights_beside<kVectors>(scores, pairs, keys, loop.rule, softmax.top, softmax.sum, next, next_keys, raw_top, last);
       }
       loop.keep_sum(at, softmax);
       rescale<kVectors>(p, loop.o_t + at.n * loop.o_stride, softmax.alpha);

@@ -97,25 +97,29 @@ static __attribute__((noinline)) void pv_block_dot2(const uint32_t* v_pairs, int
   for (; c < d_v; ++c) pv_tile_dot2<1, kVectors>(v_pairs + c, v_stride, weights, pairs, o_t + c * lanes, alpha);
 }
 
-// As exp_block, with the weights rounded to bf16 pairs; the sums stay fp32. An odd last key is paired with zero.
+// One row of pairs from the scores of two keys (one key and nothing, for an odd last one); the sums take the unrounded weights.
+template <int kVectors, bool kHasSecond>
+FA_INLINE void make_pair_row(const float* scores, uint32_t* pairs, const WeightRule& rule, const Vec* top, Vec* sum) {
+  FA_UNROLL for (int v = 0; v < kVectors; ++v) {
+    const Vec first = rule.template weigh<4>(load(scores + v * kWidth), top[v]);
+    Vec second = zero();
+    if constexpr (kHasSecond) second = rule.template weigh<4>(load(scores + (kVectors + v) * kWidth), top[v]);
+    sum[v] += first + second;
+    store(reinterpret_cast<float*>(pairs + v * kWidth), from_bits(pair_weights(first, second)));
+  }
+}
+
+// As exp_block, with the weights rounded to bf16 pairs.
 template <int kVectors>
-static __attribute__((noinline)) void exp_block_dot2(const float* scores, uint32_t* weights, int64_t keys, Vec factor,
+static __attribute__((noinline)) void exp_block_dot2(const float* scores, uint32_t* weights, int64_t keys, const WeightRule& rule_in,
                                                      const Vec* top_in, Vec* running_sum) {
+  constexpr int lanes = kVectors * kWidth;
+  const WeightRule rule = rule_in;
   Vec sum[kVectors], top[kVectors];
   FA_UNROLL for (int v = 0; v < kVectors; ++v) sum[v] = running_sum[v], top[v] = top_in[v];
   int64_t j = 0;
-  for (; j + 2 <= keys; j += 2) FA_UNROLL for (int v = 0; v < kVectors; ++v) {
-    const float* at = scores + (j * kVectors + v) * kWidth;
-    const Vec first = exp2_of<4>(load(at) * factor - top[v]);
-    const Vec second = exp2_of<4>(load(at + kVectors * kWidth) * factor - top[v]);
-    sum[v] += first + second;
-    store(reinterpret_cast<float*>(weights + (j / 2 * kVectors + v) * kWidth), from_bits(pair_weights(first, second)));
-  }
-  if (j < keys) FA_UNROLL for (int v = 0; v < kVectors; ++v) {
-    const Vec first = exp2_of<4>(load(scores + (j * kVectors + v) * kWidth) * factor - top[v]);
-    sum[v] += first;
-    store(reinterpret_cast<float*>(weights + (j / 2 * kVectors + v) * kWidth), from_bits(pair_weights(first, zero())));
-  }
+  for (; j + 2 <= keys; j += 2) make_pair_row<kVectors, true>(scores + j * lanes, weights + j / 2 * lanes, rule, top, sum);
+  if (j < keys) make_pair_row<kVectors, false>(scores + j * lanes, weights + j / 2 * lanes, rule, top, sum);
   FA_UNROLL for (int v = 0; v < kVectors; ++v) running_sum[v] = sum[v];
 }
 
@@ -206,8 +210,8 @@ struct Dot2Products {
   }
 
   template <int kVectors>
-  static void weights(float* scores, uint32_t* pairs, int64_t keys, Vec factor, const Vec* top, Vec* sum) {
-    exp_block_dot2<kVectors>(scores, pairs, keys, factor, top, sum);
+  static void weights(float* scores, uint32_t* pairs, int64_t keys, const WeightRule& rule, const Vec* top, Vec* sum) {
+    exp_block_dot2<kVectors>(scores, pairs, keys, rule, top, sum);
   }
 
   // Pairs again from fp32 weights that dropout has changed.

@@ -67,14 +67,16 @@ static __attribute__((noinline)) void pv_block(const float* v_rows, int64_t v_st
   for (; c < d_v; ++c) pv_tile<1, kVectors>(v_rows + c, v_stride, weights, keys, o_t + c * lanes, alpha);
 }
 
-// Scores become weights 2^(score * factor - top); their sums are added per lane.
+// Scores become weights; their sums are added per lane.
 template <int kVectors>
-static __attribute__((noinline)) void exp_block(float* scores, int64_t keys, Vec factor, const Vec* top_in, Vec* running_sum) {
+static __attribute__((noinline)) void exp_block(float* scores, int64_t keys, const WeightRule& rule_in, const Vec* top_in,
+                                                Vec* running_sum) {
+  const WeightRule rule = rule_in;
   Vec sum[kVectors], top[kVectors];
   FA_UNROLL for (int v = 0; v < kVectors; ++v) sum[v] = running_sum[v], top[v] = top_in[v];
   for (int64_t j = 0; j < keys; ++j) FA_UNROLL for (int v = 0; v < kVectors; ++v) {
     float* at = scores + (j * kVectors + v) * kWidth;
-    const Vec weight = exp2_of<5>(load(at) * factor - top[v]);
+    const Vec weight = rule.template weigh<5>(load(at), top[v]);
     sum[v] += weight;
     store(at, weight);
   }
@@ -142,8 +144,8 @@ struct F32Products {
   }
 
   template <int kVectors>
-  static void weights(float* scores, uint32_t*, int64_t keys, Vec factor, const Vec* top, Vec* sum) {
-    exp_block<kVectors>(scores, keys, factor, top, sum);
+  static void weights(float* scores, uint32_t*, int64_t keys, const WeightRule& rule, const Vec* top, Vec* sum) {
+    exp_block<kVectors>(scores, keys, rule, top, sum);
   }
 
   template <int kVectors>

@@ -22,9 +22,22 @@ FA_INLINE RowPlace place_of(const ForwardParams& p, int64_t head_k, int64_t row)
   return {row / p.group, head_k * p.group + row % p.group};
 }
 
+// A panel's exponentials: weight = 2^((score - top) * factor). The difference is taken first, so that the largest score weighs exactly 1
+// however large it is.
+struct WeightRule {
+  Vec factor, floor;
+
+  explicit WeightRule(float f) : factor(set1(f)), floor(set1(-127.0f / f)) {}
+
+  template <int kDegree>
+  __attribute__((always_inline)) Vec weigh(Vec score, Vec top) const {
+    return exp2_scaled<kDegree>(maximum(floor, score - top), factor);
+  }
+};
+
 // Do scores need more than the factor scale * log2(e) folded into the exponential? Negative scales do: the maximum would flip.
 FA_INLINE bool needs_score_pass(const ForwardParams& p, const Request& r) {
-  return p.softcap > 0 || p.alibi || p.bias || p.mask || r.is_tree || !(p.scale > 0);
+  return p.softcap > 0 || p.alibi || p.bias || p.mask || r.is_tree || !(p.scale > 1e-30f);
 }
 
 // Hide what a boolean mask or the tree's bits hide from row (i, head): write -inf to the keys [j, j + keys), `step` floats apart.
