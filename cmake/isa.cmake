@@ -1,7 +1,8 @@
 # One translation unit per instruction set (src/cpu/isa/), each with its own compiler flags. Only these files may use instructions beyond
 # the architecture's baseline, so none of them may emit a symbol that another object could be linked to: tests/binary checks it.
 
-# Scratch memory changes its type from task to task: no strict aliasing. Numbers: contraction to FMA is wanted; errno and floating-point traps are not. NaN and infinity keep their meaning (no -ffast-math).
+# Scratch memory changes its type from task to task: no strict aliasing. Numbers: contraction to FMA is wanted; errno and floating-point
+# traps are not. NaN and infinity keep their meaning (no -ffast-math).
 set(FLASH_ATTN_KERNEL_FLAGS -O3 -ffp-contract=fast -fno-strict-aliasing -fno-math-errno -fno-trapping-math -fno-exceptions -fno-rtti
   -fno-asynchronous-unwind-tables)
 if(CMAKE_CXX_COMPILER_ID STREQUAL "GNU")
