@@ -2,7 +2,7 @@
 // tree bits. Everything is in effective indices (docs/design.md, "Semantics"). Shared by all rooms; compiles under NVRTC.
 #pragma once
 
-#include "types.h"
+#include "math/types.h"
 
 namespace flash_attn {
 

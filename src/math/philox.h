@@ -2,7 +2,7 @@
 // layout of docs/design.md, so that every backend, tile and split drops the very same weights. Compiles under NVRTC.
 #pragma once
 
-#include "types.h"
+#include "math/types.h"
 
 namespace flash_attn {
 

@@ -1,8 +1,8 @@
 // One request with its lengths resolved, and where its rows lie in the tensors. Shared by all rooms; compiles under NVRTC.
 #pragma once
 
-#include "mask.h"
-#include "types.h"
+#include "math/mask.h"
+#include "math/types.h"
 
 namespace flash_attn {
 
