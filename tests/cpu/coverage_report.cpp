@@ -24,9 +24,18 @@ std::string cell_name(const std::string& feature, const std::string& dtype, cons
   return feature + "\t" + dtype + "\t" + kernel + "\t" + isa;
 }
 
+bool has_isa(const Cells& cells, const std::string& isa) {
+  for (const auto& [name, counts] : cells) {
+    if (name.substr(name.rfind('\t') + 1) == isa) return true;
+  }
+  return false;
+}
+
+// Adds a file's counts, but for instruction sets that an earlier file had: those of two machines are not to be summed.
 bool read_counts(const std::string& path, Cells* cells) {
   std::ifstream file(path);
   if (!file) return false;
+  const Cells earlier = *cells;
   for (std::string line; std::getline(file, line);) {
     std::istringstream fields(line);
     std::string feature, dtype, kernel, isa;
@@ -37,6 +46,7 @@ bool read_counts(const std::string& path, Cells* cells) {
     std::getline(fields, isa, '\t');
     fields >> counts.runs >> counts.refusals;
     if (!fields) return false;
+    if (has_isa(earlier, isa)) continue;
     Counts& cell = (*cells)[cell_name(feature, dtype, kernel, isa)];
     cell.runs += counts.runs;
     cell.refusals += counts.refusals;
@@ -47,11 +57,7 @@ bool read_counts(const std::string& path, Cells* cells) {
 std::vector<std::string> isas_in(const Cells& cells) {
   std::vector<std::string> present;
   for (const char* isa : kAllIsas) {
-    for (const auto& [name, counts] : cells) {
-      if (name.substr(name.rfind('\t') + 1) != isa) continue;
-      present.push_back(isa);
-      break;
-    }
+    if (has_isa(cells, isa)) present.push_back(isa);
   }
   return present;
 }
@@ -100,7 +106,7 @@ std::string write_table(const Cells& cells, std::string* faults) {
     for (const std::string& name : present) found = found || name == isa;
     if (!found) absent.append(absent.empty() ? "" : ", ").append(isa);
   }
-  if (!absent.empty()) text.append("Not on the machine that wrote this: ").append(absent).append(".\n\n");
+  if (!absent.empty()) text.append("Not on the machines that wrote this: ").append(absent).append(".\n\n");
   for (const std::string& isa : present) {
     text.append("## ").append(isa).append("\n\n| feature |");
     for (const std::string& kernel : kernel_names()) text.append(" ").append(kernel).append(" |");

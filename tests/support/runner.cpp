@@ -59,8 +59,8 @@ PlanHandle::PlanHandle(const fa_attention_desc& desc, const Choice& choice) {
 PlannedWorkspace::PlannedWorkspace(const fa_plan* plan) : workspace_() {
   size_t scratch_bytes = 0, state_bytes = 0;
   fa_plan_workspace(plan, &scratch_bytes, &state_bytes);
-  scratch_ = GuardedBuffer(scratch_bytes, 64, GuardedBuffer::Edge::end);
-  state_ = GuardedBuffer(state_bytes, 64, GuardedBuffer::Edge::end);
+  if (scratch_bytes > 0) scratch_ = GuardedBuffer(scratch_bytes, 64, GuardedBuffer::Edge::end);
+  if (state_bytes > 0) state_ = GuardedBuffer(state_bytes, 64, GuardedBuffer::Edge::end);
   if (scratch_bytes > 0) std::memset(scratch_.data(), 0xFF, scratch_bytes);
   if (state_bytes > 0) std::memset(state_.data(), 0xFF, state_bytes);
   fa_workspace_init(&workspace_);
