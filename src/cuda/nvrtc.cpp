@@ -2,9 +2,9 @@
 #include "cuda/nvrtc.h"
 
 #include "cuda/driver.h"
+#include "cuda/jit/files.h"
 
 #include <dlfcn.h>
-#include <sys/stat.h>
 
 #include <cstdlib>
 #include <cstring>
@@ -17,11 +17,6 @@ constexpr int kMajors[] = {13, 12};
 constexpr const char* kWaysOut =
     "install NVRTC (the CUDA toolkit, or the package nvidia-cuda-nvrtc) and let FLASH_ATTN_NVRTC name libnvrtc.so.12 or .13 or its "
     "folder, or let FLASH_ATTN_ARCHIVE name an archive of compiled kernels";
-
-bool is_folder(const std::string& path) {
-  struct stat facts;
-  return stat(path.c_str(), &facts) == 0 && S_ISDIR(facts.st_mode);
-}
 
 std::string soname(int major) { return "libnvrtc.so." + std::to_string(major); }
 

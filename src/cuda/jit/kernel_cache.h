@@ -1,11 +1,17 @@
-// The way from a configuration to a kernel that can be launched: memory, then archive, then disk, then compiler. Threads that ask
-// for one kernel compile it once; different kernels compile side by side. What lies behind is in kernel_store.h (without a GPU) and
-// here (loading).
+// The way from a configuration to a kernel that can be launched: memory, else what kernel_store.h finds, loaded. Threads that ask
+// for one kernel compile it once; different kernels compile side by side.
 #pragma once
 
 #include "core/status.h"
 #include "cuda/driver_types.h"
+#include "cuda/jit/kernel_store.h"
 #include "cuda/jit/source.h"
+
+#include <memory>
+#include <mutex>
+#include <shared_mutex>
+#include <string>
+#include <unordered_map>
 
 namespace flash_attn::cuda {
 
@@ -16,7 +22,7 @@ enum class LoadPolicy {
   capturing,   // the stream is being captured
 };
 
-// A kernel in memory. Lives, at one address, as long as the process; belongs to no context.
+// A kernel in memory. Lives, at one address, as long as its cache; belongs to no context.
 struct LoadedKernel {
   CUkernel kernel = nullptr;
   std::string name;
@@ -25,35 +31,58 @@ struct LoadedKernel {
   int local_bytes = 0;
 };
 
-// Whether a run on this stream may load kernels. `stream` belongs to the current context.
+class KernelCache {
+ public:
+  using Load = Status (*)(const KernelRequest& request, const KernelImage& image, LoadedKernel* kernel);
+
+  KernelCache(StoreSettings settings, Load loader) : store_(std::move(settings)), load_(loader) {}
+
+  // The kernel in memory, or null. Neither allocates nor waits for a kernel that another thread is compiling.
+  const LoadedKernel* find(const MemoryKey& key) const;
+  // Finds, compiles and loads. A failure is not remembered: the next call tries again.
+  Status load(const MemoryKey& key, const KernelRequest& request, const LoadedKernel** kernel);
+
+ private:
+  struct Slot {
+    std::mutex mutex;  // held while this kernel is made
+    LoadedKernel kernel;
+  };
+  struct Hash {
+    size_t operator()(const MemoryKey& key) const { return key.hash(); }
+  };
+
+  KernelStore store_;
+  Load load_;
+  mutable std::shared_mutex ready_mutex_;
+  std::unordered_map<MemoryKey, const LoadedKernel*, Hash> ready_;
+  std::mutex slots_mutex_;
+  std::unordered_map<MemoryKey, std::unique_ptr<Slot>, Hash> slots_;  // of kernels that were ever asked for
+};
+
+// The process's cache. Needs a driver; what is there stays until the process ends.
+Status get_kernel_cache(KernelCache** cache);
+
+// Whether a run on this stream, of the current context, may load kernels.
 Status load_policy(CUstream stream, uint32_t run_flags, LoadPolicy* policy);
 
-// The kernel of a configuration: its pointer may be kept. Under any policy but `allowed`, a kernel that is not in memory is an
+Status not_in_memory(const std::string& name, LoadPolicy policy);
+
+// The kernel of a configuration; its address may be kept. Under any policy but `allowed`, a kernel that is not in memory is an
 // error.
 template <class Config>
 Status get_kernel(const KernelForm& form, const Config& config, int compute_capability, LoadPolicy policy,
-                  const LoadedKernel** kernel);
-
-// Makes a kernel ready in the current context, of the device `device`: loads it there and lets it use `dynamic_shared_bytes` of
-// shared memory. For prepare; not during a capture. The function belongs to the current context.
-Status load_into_context(const LoadedKernel& kernel, CUdevice device, int dynamic_shared_bytes, CUfunction* function);
-
-namespace detail {
-
-const LoadedKernel* find_loaded(const MemoryKey& key);
-Status load_kernel(const MemoryKey& key, const KernelRequest& request, const LoadedKernel** kernel);
-Status not_in_memory(const std::string& name, LoadPolicy policy);
-
-}  // namespace detail
-
-template <class Config>
-Status get_kernel(const KernelForm& form, const Config& config, int compute_capability, LoadPolicy policy,
                   const LoadedKernel** kernel) {
+  KernelCache* cache = nullptr;
+  FA_TRY(get_kernel_cache(&cache));
   const MemoryKey key = memory_key(form, config, compute_capability);
-  *kernel = detail::find_loaded(key);
+  *kernel = cache->find(key);
   if (*kernel) return {};
-  if (policy != LoadPolicy::allowed) return detail::not_in_memory(config_name(form, config), policy);
-  return detail::load_kernel(key, kernel_request(form, config, compute_capability), kernel);
+  if (policy != LoadPolicy::allowed) return not_in_memory(config_name(form, config), policy);
+  return cache->load(key, kernel_request(form, config, compute_capability), kernel);
 }
+
+// Makes a kernel ready in the current context, which is of `device`: loads it there and lets it use `dynamic_shared_bytes` of
+// shared memory. For prepare; not during a capture. The function belongs to that context.
+Status load_into_context(const LoadedKernel& kernel, CUdevice device, int dynamic_shared_bytes, CUfunction* function);
 
 }  // namespace flash_attn::cuda

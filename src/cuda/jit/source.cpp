@@ -8,13 +8,14 @@ std::string arch_name(int compute_capability) {
   return "sm_" + std::to_string(compute_capability) + (compute_capability >= 90 ? "a" : "");
 }
 
-std::string unit_text(const KernelForm& form, const std::string& initialisers) {
-  std::string text = std::string("#include \"") + form.header + "\"\n";
-  text += "namespace flash_attn::cuda {\n";
-  text += std::string("constexpr ") + form.config_type + " kConfig{\n" + initialisers + "};\n";
+std::string unit_text(const KernelForm& form, const void* config, const std::string& initialisers) {
+  const std::string type = form.config_type;
+  std::string text = std::string("#include \"") + form.header + "\"\nnamespace flash_attn::cuda {\n";
+  text += "constexpr " + type + " kConfig{\n" + initialisers + "};\n";
+  text += "struct Config {\n  static constexpr " + type + " value = kConfig;\n};\n";
+  if (form.generate) text += form.generate(config);
   text += std::string("extern \"C\" __global__ void ") + form.attributes + " " + form.name + "(" + form.parameters + ") {\n";
-  text += std::string("  ") + form.function + "<kConfig>(" + form.arguments + ");\n}\n";
-  text += "}  // namespace flash_attn::cuda\n";
+  text += std::string("  ") + form.body + "\n}\n}  // namespace flash_attn::cuda\n";
   return text;
 }
 

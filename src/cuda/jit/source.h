@@ -12,22 +12,28 @@ namespace flash_attn::cuda {
 
 // How a kernel's text is put together; one constant beside each kernel's host half. The generated unit is
 //   #include "<header>"
-//   constexpr <config_type> kConfig{.field = value, ...};      in namespace flash_attn::cuda
-//   extern "C" __global__ void <attributes> <name>(<parameters>) { <function><kConfig>(<arguments>); }
+//   namespace flash_attn::cuda {
+//   constexpr <config_type> kConfig{.field = value, ...};
+//   struct Config { static constexpr <config_type> value = kConfig; };
+//   <generated text, if the kernel needs some>
+//   extern "C" __global__ void <attributes> <name>(<parameters>) { <body> }
+//   }
 struct KernelForm {
   const char* name;         // of the entry: "sm80_fwd"
   const char* header;       // "cuda/kernels/sm80_fwd.cuh"
-  const char* config_type;  // "Sm80FwdConfig"
+  const char* config_type;  // "Sm80ForwardConfig"
   const char* attributes;   // "__launch_bounds__(kConfig.threads(), 1)"
   const char* parameters;   // "const __grid_constant__ ForwardParams params"
-  const char* function;     // device function template over the configuration: "sm80_fwd"
-  const char* arguments;    // "params"
+  const char* body;         // "run_sm80_fwd<kConfig>(params);"
+  // Text that only a program can write, such as one matrix instruction per tile width; null if there is none. Gets the
+  // configuration.
+  std::string (*generate)(const void* config) = nullptr;
 };
 
 // "sm_90a" for 90: the exact architecture, with its own instructions where it has any.
 std::string arch_name(int compute_capability);
 
-std::string unit_text(const KernelForm& form, const std::string& initialisers);
+std::string unit_text(const KernelForm& form, const void* config, const std::string& initialisers);
 
 namespace detail {
 
@@ -93,7 +99,7 @@ KernelRequest kernel_request(const KernelForm& form, const Config& config, int c
   request.name = config_name(form, config);
   request.entry = form.name;
   request.arch = arch_name(compute_capability);
-  request.text = unit_text(form, visitor.text);
+  request.text = unit_text(form, &config, visitor.text);
   return request;
 }
 
