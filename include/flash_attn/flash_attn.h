@@ -97,7 +97,7 @@ typedef int32_t fa_kv_layout;
 enum {
   FA_KV_CONTIGUOUS = 0, /* k, v are [b_k, s_k, h_k, d] or packed [total_k, h_k, d] */
   FA_KV_PAGED = 1,      /* k, v are [pages, page_size, h_k, d]; block_table maps a request's pages */
-  FA_KV_POINTERS = 2    /* args.k_ptrs, args.v_ptrs give each request's own base; k, v describe [b, s_k, h_k, d], stride[0] unused */
+  FA_KV_POINTERS = 2    /* args.k_ptrs, args.v_ptrs: each request's own base; k, v describe [b, s_k, h_k, d], stride[0] unused */
 };
 
 typedef int32_t fa_mask_kind;
@@ -108,7 +108,8 @@ enum {
   FA_MASK_PER_REQUEST = 3 /* args.mask_kinds, int32 [b], holds one of the three above for each request */
 };
 
-typedef int32_t fa_diagonal; /* where the diagonal of causal masks, windows, chunks and ALiBi lies: i + delta is a query's key index */
+/* Where the diagonal of causal masks, windows, chunks and ALiBi lies: query i stands at key i + delta. */
+typedef int32_t fa_diagonal;
 enum {
   FA_DIAGONAL_BOTTOM_RIGHT = 0,      /* delta = s_k - s_q */
   FA_DIAGONAL_TOP_LEFT = 1,          /* delta = 0 */
@@ -118,26 +119,27 @@ enum {
 
 /* Which int32 vectors args will carry (fa_attention_desc.inputs). */
 enum {
-  FA_INPUT_CU_SEQLENS_Q = 1 << 0,   /* [b+1] row offsets of packed q, from 0 to at most total_q; needed exactly when q is packed */
-  FA_INPUT_CU_SEQLENS_K = 1 << 1,   /* [b+1] row offsets of packed k; needed exactly when k is packed */
-  FA_INPUT_SEQUSED_Q = 1 << 2,      /* [b] query rows used of each request */
-  FA_INPUT_SEQUSED_K = 1 << 3,      /* [b] key rows used of each request, counted from physical row 0 (left padding included) */
-  FA_INPUT_LEFTPAD_K = 1 << 4,      /* [b] key rows to skip at the front */
-  FA_INPUT_CACHE_BATCH_IDX = 1 << 5,/* [b] row of the first dimension of k, v that a request uses */
-  FA_INPUT_CU_SEQLENS_K_NEW = 1 << 6,/* [b+1] row offsets of packed k_new, v_new */
-  FA_INPUT_SEQLENS_ROTARY = 1 << 7, /* [b] rotary position of the first new row */
-  FA_INPUT_DROPOUT_POINTERS = 1 << 8/* dropout seed and offset are read through args.dropout_seed_ptr, dropout_offset_ptr */
+  FA_INPUT_CU_SEQLENS_Q = 1 << 0,    /* [b+1] row offsets of packed q, from 0 to at most total_q; needed exactly when q is packed */
+  FA_INPUT_CU_SEQLENS_K = 1 << 1,    /* [b+1] row offsets of packed k; needed exactly when k is packed */
+  FA_INPUT_SEQUSED_Q = 1 << 2,       /* [b] query rows used of each request */
+  FA_INPUT_SEQUSED_K = 1 << 3,       /* [b] key rows used of each request, counted from physical row 0 (left padding included) */
+  FA_INPUT_LEFTPAD_K = 1 << 4,       /* [b] key rows to skip at the front */
+  FA_INPUT_CACHE_BATCH_IDX = 1 << 5, /* [b] row of the first dimension of k, v that a request uses */
+  FA_INPUT_CU_SEQLENS_K_NEW = 1 << 6, /* [b+1] row offsets of packed k_new, v_new */
+  FA_INPUT_SEQLENS_ROTARY = 1 << 7,   /* [b] rotary position of the first new row */
+  FA_INPUT_DROPOUT_POINTERS = 1 << 8  /* dropout seed and offset are read through args.dropout_seed_ptr, dropout_offset_ptr */
 };
 
-enum { /* fa_attention_desc.flags */
+/* fa_attention_desc.flags */
+enum {
   FA_FLAG_DETERMINISTIC = 1 << 0,      /* backward bitwise reproducible (forward always is) */
   FA_FLAG_BATCH_INVARIANT = 1 << 1,    /* a request's result does not depend on the other requests of the call */
   FA_FLAG_ROTARY_INTERLEAVED = 1 << 2, /* rotary pairs are (0,1), (2,3), ...; otherwise (0, r/2), (1, r/2+1), ... */
   FA_FLAG_ACCUMULATE_DQ = 1 << 3,      /* add to dq instead of overwriting it; likewise dk, dv */
   FA_FLAG_ACCUMULATE_DK = 1 << 4,
   FA_FLAG_ACCUMULATE_DV = 1 << 5,
-  FA_FLAG_ALLOW_TF32 = 1 << 6,         /* fp32 inputs may be multiplied in TF32 on GPUs */
-  FA_FLAG_DEBUG_CHECKS = 1 << 7        /* report out-of-range device tables instead of only clamping them */
+  FA_FLAG_ALLOW_TF32 = 1 << 6,  /* fp32 inputs may be multiplied in TF32 on GPUs */
+  FA_FLAG_DEBUG_CHECKS = 1 << 7 /* report out-of-range device tables instead of only clamping them */
 };
 
 /* Everything about a problem but the data. Start from fa_attention_desc_init. A tensor whose dtype is FA_DTYPE_NONE is absent. */
@@ -180,7 +182,7 @@ typedef struct fa_attention_desc {
 
   fa_tensor_desc block_table; /* i32 [b, max_pages]: page numbers; entries past a request's length are not read */
   fa_tensor_desc alibi;       /* f32 [h_q] or [b, h_q]: slopes; score -= slope * |i + delta - j| */
-  fa_tensor_desc bias;        /* f32 or q's dtype, [b|1, h_q|1, s_q|1, s_k|1] or packed [h_q|1, total_q|1, max_s_k]: added to scores */
+  fa_tensor_desc bias;        /* f32 or q's dtype, [b|1, h_q|1, s_q|1, s_k|1] or packed [h_q|1, total_q|1, max_s_k]: added to S */
   fa_tensor_desc mask;        /* bool, shapes of bias: nonzero is visible */
   fa_tensor_desc tree_mask;   /* u64 [b, s_q, words] or [total_q, words]: bit c of a row shows tree key c */
   fa_tensor_desc sink;        /* f32 [h_q]: logit that joins each row's denominator */

@@ -31,7 +31,7 @@ std::string format_text(const char* format, ...) __attribute__((format(printf, 1
 }  // namespace flash_attn
 
 // Return early from a function that returns Status.
-#define FA_TRY(expression)                                      \
-  do {                                                          \
+#define FA_TRY(expression)                                                          \
+  do {                                                                              \
     if (::flash_attn::Status status_ = (expression); !status_.ok()) return status_; \
   } while (0)

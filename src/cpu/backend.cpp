@@ -31,15 +31,22 @@ constexpr int64_t kMaxKeys = 1LL << 30;
 const KernelTable* table_of(Isa isa) {
   switch (isa) {
 #if defined(__x86_64__)
-    case Isa::avx2: return &kAvx2Table;
-    case Isa::avx512: return &kAvx512Table;
-    case Isa::avx512_bf16: return &kAvx512Bf16Table;
-    case Isa::amx_bf16: return &kAmxBf16Table;
+    case Isa::avx2:
+      return &kAvx2Table;
+    case Isa::avx512:
+      return &kAvx512Table;
+    case Isa::avx512_bf16:
+      return &kAvx512Bf16Table;
+    case Isa::amx_bf16:
+      return &kAmxBf16Table;
 #elif defined(__aarch64__)
-    case Isa::neon: return &kNeonTable;
+    case Isa::neon:
+      return &kNeonTable;
 #endif
-    case Isa::baseline: return &kBaselineTable;
-    default: return nullptr;
+    case Isa::baseline:
+      return &kBaselineTable;
+    default:
+      return nullptr;
   }
 }
 
@@ -75,9 +82,11 @@ Status check_served(const Problem& p) {
   if (p.has_rotary) return unsupported("rotary_cos (rotary embedding) is not served on CPUs yet");
   if (p.has_descale) return unsupported("q_descale, k_descale and v_descale (f8 inputs) are not served on CPUs");
   if (p.has_score_mod) return unsupported("score_mod is not served on CPUs");
-  if (p.d > kMaxDim) return unsupported("d is %lld but CPU kernels serve 1 to %lld", static_cast<long long>(p.d), static_cast<long long>(kMaxDim));
+  if (p.d > kMaxDim)
+    return unsupported("d is %lld but CPU kernels serve 1 to %lld", static_cast<long long>(p.d), static_cast<long long>(kMaxDim));
   if (p.d_v > kMaxDim)
-    return unsupported("d_v is %lld but CPU kernels serve 1 to %lld", static_cast<long long>(p.d_v), static_cast<long long>(kMaxDim));
+    return unsupported("d_v is %lld but CPU kernels serve 1 to %lld", static_cast<long long>(p.d_v),
+                       static_cast<long long>(kMaxDim));
   if (p.max_s_k > kMaxKeys)
     return unsupported("max_s_k is %lld but CPU kernels serve up to %lld keys", static_cast<long long>(p.max_s_k),
                        static_cast<long long>(kMaxKeys));

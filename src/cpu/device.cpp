@@ -116,12 +116,18 @@ CpuInfo read_info() {
 
 const char* isa_name(Isa isa) {
   switch (isa) {
-    case Isa::baseline: return "baseline";
-    case Isa::neon: return "neon";
-    case Isa::avx2: return "avx2";
-    case Isa::avx512: return "avx512";
-    case Isa::avx512_bf16: return "avx512_bf16";
-    case Isa::amx_bf16: return "amx_bf16";
+    case Isa::baseline:
+      return "baseline";
+    case Isa::neon:
+      return "neon";
+    case Isa::avx2:
+      return "avx2";
+    case Isa::avx512:
+      return "avx512";
+    case Isa::avx512_bf16:
+      return "avx512_bf16";
+    case Isa::amx_bf16:
+      return "amx_bf16";
   }
   return "unknown";
 }
@@ -129,12 +135,18 @@ const char* isa_name(Isa isa) {
 bool isa_available(Isa isa) {
 #if defined(__x86_64__)
   switch (isa) {
-    case Isa::baseline: return true;
-    case Isa::avx2: return features().avx2;
-    case Isa::avx512: return features().avx512;
-    case Isa::avx512_bf16: return features().avx512_bf16;
-    case Isa::amx_bf16: return features().amx_bf16;
-    case Isa::neon: return false;
+    case Isa::baseline:
+      return true;
+    case Isa::avx2:
+      return features().avx2;
+    case Isa::avx512:
+      return features().avx512;
+    case Isa::avx512_bf16:
+      return features().avx512_bf16;
+    case Isa::amx_bf16:
+      return features().amx_bf16;
+    case Isa::neon:
+      return false;
   }
   return false;
 #elif defined(__aarch64__)

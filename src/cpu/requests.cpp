@@ -28,10 +28,14 @@ MaskKind mask_kind_of(const Problem& p, const fa_attention_args& args, int64_t r
 
 int64_t diagonal_of(const Problem& p, const fa_attention_args& args, int64_t r, int64_t s_q, int64_t s_k) {
   switch (p.diagonal) {
-    case Diagonal::bottom_right: return s_k - s_q;
-    case Diagonal::top_left: return 0;
-    case Diagonal::offset: return p.diagonal_offset;
-    case Diagonal::offset_per_request: return args.diagonal_offsets[r];
+    case Diagonal::bottom_right:
+      return s_k - s_q;
+    case Diagonal::top_left:
+      return 0;
+    case Diagonal::offset:
+      return p.diagonal_offset;
+    case Diagonal::offset_per_request:
+      return args.diagonal_offsets[r];
   }
   return 0;
 }
@@ -41,12 +45,14 @@ Status check_offsets(const char* name, const int32_t* offsets, int64_t b, int64_
   for (int64_t r = 0; r < b; ++r) {
     const int64_t length = int64_t{offsets[r + 1]} - offsets[r];
     if (length < 0)
-      return invalid("%s[%lld] is %d, less than %s[%lld] which is %d", name, Long{r + 1}, offsets[r + 1], name, Long{r}, offsets[r]);
+      return invalid("%s[%lld] is %d, less than %s[%lld] which is %d", name, Long{r + 1}, offsets[r + 1], name, Long{r},
+                     offsets[r]);
     if (length > longest)
       return invalid("%s gives request %lld %lld rows, more than the declared maximum of %lld", name, Long{r}, Long{length},
                      Long{longest});
   }
-  if (offsets[b] > total) return invalid("%s[%lld] is %d, more than the tensor's %lld rows", name, Long{b}, offsets[b], Long{total});
+  if (offsets[b] > total)
+    return invalid("%s[%lld] is %d, more than the tensor's %lld rows", name, Long{b}, offsets[b], Long{total});
   return {};
 }
 

@@ -8,7 +8,7 @@
 namespace flash_attn::cpu {
 namespace {
 
-constexpr int64_t kWantedTasks = 64;      // split keys until the call has this many tasks ...
+constexpr int64_t kWantedTasks = 64;       // split keys until the call has this many tasks ...
 constexpr int64_t kLeastSplitKeys = 1024;  // ... but into no less than this
 constexpr int64_t kInvariantSplits = 8;    // splits of a request when others must not matter
 constexpr int64_t kInvariantSplitKeys = 2048;
@@ -22,8 +22,7 @@ bool is_by_rows(const Tiling& tiling, int64_t rows) {
 int64_t chosen_splits(const Problem& problem, bool by_rows, int64_t s_k, int64_t all_panels) {
   if (problem.split_size > 0) return ceil_div(s_k, problem.split_size);
   if (problem.num_splits > 0) return problem.num_splits;
-  if (problem.flags & FA_FLAG_BATCH_INVARIANT)
-    return by_rows ? std::min(kInvariantSplits, ceil_div(s_k, kInvariantSplitKeys)) : 1;
+  if (problem.flags & FA_FLAG_BATCH_INVARIANT) return by_rows ? std::min(kInvariantSplits, ceil_div(s_k, kInvariantSplitKeys)) : 1;
   if (all_panels >= kWantedTasks) return 1;
   return std::min(ceil_div(s_k, kLeastSplitKeys), ceil_div(kWantedTasks, std::max<int64_t>(all_panels, 1)));
 }

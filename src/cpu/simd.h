@@ -23,15 +23,16 @@ FA_INLINE Vec load(const float* p) { return *reinterpret_cast<const AliasedVec*>
 FA_INLINE Vec load_unaligned(const float* p) { return *reinterpret_cast<const UnalignedVec*>(p); }
 FA_INLINE void store(float* p, Vec v) { *reinterpret_cast<AliasedVec*>(p) = v; }
 FA_INLINE void store_unaligned(float* p, Vec v) { *reinterpret_cast<UnalignedVec*>(p) = v; }
-FA_INLINE IntVec load_int(const int32_t* p) {
-  return reinterpret_cast<IntVec>(*reinterpret_cast<const UnalignedUint*>(p));
-}
+FA_INLINE IntVec load_int(const int32_t* p) { return reinterpret_cast<IntVec>(*reinterpret_cast<const UnalignedUint*>(p)); }
 
 template <class V, class T>
 FA_INLINE V splat(T x) {
-  if constexpr (kWidth == 4) return V{x, x, x, x};
-  else if constexpr (kWidth == 8) return V{x, x, x, x, x, x, x, x};
-  else return V{x, x, x, x, x, x, x, x, x, x, x, x, x, x, x, x};
+  if constexpr (kWidth == 4)
+    return V{x, x, x, x};
+  else if constexpr (kWidth == 8)
+    return V{x, x, x, x, x, x, x, x};
+  else
+    return V{x, x, x, x, x, x, x, x, x, x, x, x, x, x, x, x};
 }
 FA_INLINE Vec set1(float x) { return splat<Vec>(x); }
 FA_INLINE IntVec set1_int(int32_t x) { return splat<IntVec>(x); }
@@ -40,9 +41,12 @@ FA_INLINE Vec zero() { return Vec{}; }
 // 0, 1, 2, ... in the lanes.
 template <class V>
 FA_INLINE V counting() {
-  if constexpr (kWidth == 4) return V{0, 1, 2, 3};
-  else if constexpr (kWidth == 8) return V{0, 1, 2, 3, 4, 5, 6, 7};
-  else return V{0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
+  if constexpr (kWidth == 4)
+    return V{0, 1, 2, 3};
+  else if constexpr (kWidth == 8)
+    return V{0, 1, 2, 3, 4, 5, 6, 7};
+  else
+    return V{0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
 }
 FA_INLINE IntVec iota() { return counting<IntVec>(); }
 
@@ -86,9 +90,10 @@ FA_INLINE float reduce_max(Vec v) {
   return result;
 }
 
-// 2^(y * c) for y * c in [-127, 127]: round to the nearest integer n with the magic-number add (the exponent bias is folded into it), a
-// minimax polynomial for 2^(y * c - n) on [-1/2, 1/2], and a multiply by 2^n built from the integer's bits. y = 0 gives 1 to the last
-// bits. At y * c = -127 the factor is exactly zero; NaN goes through the multiply. Relative error 2e-7 (kDegree 5), 4e-6 (kDegree 4).
+// 2^(y * c) for y * c in [-127, 127]: round to the nearest integer n with the magic-number add (the exponent bias is folded into
+// it), a minimax polynomial for 2^(y * c - n) on [-1/2, 1/2], and a multiply by 2^n built from the integer's bits. y = 0 gives 1 to
+// the last bits. At y * c = -127 the factor is exactly zero; NaN goes through the multiply. Relative error 2e-7 (kDegree 5), 4e-6
+// (kDegree 4).
 template <int kDegree>
 FA_INLINE Vec exp2_scaled(Vec y, Vec c) {
   const Vec magic = set1(12582912.0f + 127.0f);
@@ -164,12 +169,8 @@ FA_INLINE void store_f16(uint16_t* p, Vec v) {
   _mm_storeu_si128(reinterpret_cast<__m128i*>(p), _mm256_cvtps_ph(reinterpret_cast<__m256>(v), _MM_FROUND_TO_NEAREST_INT));
 }
 #elif defined(__aarch64__)
-FA_INLINE Vec widen_f16(const uint16_t* p) {
-  return reinterpret_cast<Vec>(vcvt_f32_f16(vreinterpret_f16_u16(vld1_u16(p))));
-}
-FA_INLINE void store_f16(uint16_t* p, Vec v) {
-  vst1_u16(p, vreinterpret_u16_f16(vcvt_f16_f32(reinterpret_cast<float32x4_t>(v))));
-}
+FA_INLINE Vec widen_f16(const uint16_t* p) { return reinterpret_cast<Vec>(vcvt_f32_f16(vreinterpret_f16_u16(vld1_u16(p)))); }
+FA_INLINE void store_f16(uint16_t* p, Vec v) { vst1_u16(p, vreinterpret_u16_f16(vcvt_f16_f32(reinterpret_cast<float32x4_t>(v)))); }
 #else
 // Bit arithmetic: rebias the exponent; a subnormal half is a small integer times 2^-24.
 FA_INLINE Vec widen_f16(const uint16_t* p) {

@@ -1,7 +1,7 @@
-// The pool: workers spin for a short while after a job, so that back-to-back runs start within a microsecond, then sleep on a futex.
-// A job is an offer: the caller works at once, workers that are awake in time join, and nobody waits for one that the system has not
-// scheduled. One job at a time; a second caller does its work on its own thread rather than wait. After fork() the child starts a pool
-// of its own.
+// The pool: workers spin for a short while after a job, so that back-to-back runs start within a microsecond, then sleep on a
+// futex. A job is an offer: the caller works at once, workers that are awake in time join, and nobody waits for one that the system
+// has not scheduled. One job at a time; a second caller does its work on its own thread rather than wait. After fork() the child
+// starts a pool of its own.
 
 #include "cpu/thread_pool.h"
 

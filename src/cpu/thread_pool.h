@@ -11,9 +11,9 @@ int default_num_threads();
 Status set_num_threads(int num_threads);
 Status set_parallel_for(fa_parallel_for_fn parallel_for, void* user, int concurrency);
 
-// Call task(context, i) on up to `count` threads at once, each with an i of its own below count, the calling thread among them; return when
-// all calls have. The work must not depend on how many come: threads that the system does not schedule in time are not waited for.
-// May be called from several threads at once.
+// Call task(context, i) on up to `count` threads at once, each with an i of its own below count, the calling thread among them;
+// return when all calls have. The work must not depend on how many come: threads that the system does not schedule in time are not
+// waited for. May be called from several threads at once.
 void parallel_for(int count, fa_task_fn task, void* context);
 
 // Start the pool's threads ahead of the first run.

@@ -36,15 +36,14 @@ FA_HOST_DEVICE DropoutKey dropout_key(unsigned long long seed, unsigned long lon
 }
 
 // A weight is dropped iff its 16-bit draw is below this.
-FA_HOST_DEVICE unsigned int dropout_threshold(float p) {
-  return static_cast<unsigned int>(p * 65536.0f + 0.5f);
-}
+FA_HOST_DEVICE unsigned int dropout_threshold(float p) { return static_cast<unsigned int>(p * 65536.0f + 0.5f); }
 
 // The eight draws that cover rows {row%8, +8} x keys {pair, +8} x 2 of a 16x16 tile: the words for one lane of the tile.
 FA_HOST_DEVICE PhiloxWords dropout_words(DropoutKey key, unsigned int batch, unsigned int head, long long row, long long column) {
   const unsigned int lane = static_cast<unsigned int>((row % 8) * 4 + (column % 8) / 2);
-  return philox4x32(key.key0, key.key1,
-                    PhiloxWords{{batch, head, static_cast<unsigned int>(row / 16) * 32u + lane, static_cast<unsigned int>(column / 16)}});
+  return philox4x32(
+      key.key0, key.key1,
+      PhiloxWords{{batch, head, static_cast<unsigned int>(row / 16) * 32u + lane, static_cast<unsigned int>(column / 16)}});
 }
 
 FA_HOST_DEVICE bool is_dropped(DropoutKey key, unsigned int threshold, unsigned int batch, unsigned int head, long long row,

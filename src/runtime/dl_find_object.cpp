@@ -1,6 +1,6 @@
-// _dl_find_object for libgcc's unwinder, linked into what carries its run-time library inside. GCC 12's libgcc calls glibc 2.35's function
-// of that name, which would make 2.35 the oldest glibc to run on; this one, hidden in our own binary, does the same through
-// dl_iterate_phdr. Used only while an exception travels inside the library; knows nothing of the rest of it.
+// _dl_find_object for libgcc's unwinder, linked into what carries its run-time library inside. GCC 12's libgcc calls glibc 2.35's
+// function of that name, which would make 2.35 the oldest glibc to run on; this one, hidden in our own binary, does the same
+// through dl_iterate_phdr. Used only while an exception travels inside the library; knows nothing of the rest of it.
 #include <dlfcn.h>
 #include <link.h>
 

@@ -1,5 +1,5 @@
-// Exceptions must still find their handlers when the unwinder uses src/runtime/dl_find_object.cpp instead of glibc's function: inside one
-// object, and through frames of another (qsort's, in libc).
+// Exceptions must still find their handlers when the unwinder uses src/runtime/dl_find_object.cpp instead of glibc's function:
+// inside one object, and through frames of another (qsort's, in libc).
 #include <cstdio>
 #include <cstdlib>
 #include <new>

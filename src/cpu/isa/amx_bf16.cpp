@@ -40,7 +40,8 @@ void forward_panel(const ForwardParams& p, const Request& r, const ForwardTask& 
 }  // namespace amx_bf16
 
 extern const KernelTable kAmxBf16Table;
-const KernelTable kAmxBf16Table = {"amx_bf16",        amx_bf16::kFormatF32, amx_bf16::kFormatBf16, amx_bf16::kMaxRows, amx_bf16::forward_panel,
-                        amx_bf16::run_rows, amx_bf16::merge_rows, amx_bf16::row_scratch_bytes};
+const KernelTable kAmxBf16Table = {"amx_bf16",           amx_bf16::kFormatF32,       amx_bf16::kFormatBf16,
+                                   amx_bf16::kMaxRows,   amx_bf16::forward_panel,    amx_bf16::run_rows,
+                                   amx_bf16::merge_rows, amx_bf16::row_scratch_bytes};
 
 }  // namespace flash_attn::cpu

@@ -33,7 +33,7 @@ void forward_panel(const ForwardParams& p, const Request& r, const ForwardTask& 
 }  // namespace avx2
 
 extern const KernelTable kAvx2Table;
-const KernelTable kAvx2Table = {"avx2",        avx2::kFormat,    avx2::kFormat,           avx2::kMaxRows, avx2::forward_panel,
-                        avx2::run_rows, avx2::merge_rows, avx2::row_scratch_bytes};
+const KernelTable kAvx2Table = {"avx2",         avx2::kFormat,    avx2::kFormat,          avx2::kMaxRows, avx2::forward_panel,
+                                avx2::run_rows, avx2::merge_rows, avx2::row_scratch_bytes};
 
 }  // namespace flash_attn::cpu

@@ -33,7 +33,8 @@ void forward_panel(const ForwardParams& p, const Request& r, const ForwardTask& 
 }  // namespace avx512
 
 extern const KernelTable kAvx512Table;
-const KernelTable kAvx512Table = {"avx512",        avx512::kFormat,    avx512::kFormat,           avx512::kMaxRows, avx512::forward_panel,
-                        avx512::run_rows, avx512::merge_rows, avx512::row_scratch_bytes};
+const KernelTable kAvx512Table = {"avx512",           avx512::kFormat,          avx512::kFormat,
+                                  avx512::kMaxRows,   avx512::forward_panel,    avx512::run_rows,
+                                  avx512::merge_rows, avx512::row_scratch_bytes};
 
 }  // namespace flash_attn::cpu

@@ -36,7 +36,8 @@ void forward_panel(const ForwardParams& p, const Request& r, const ForwardTask& 
 }  // namespace avx512_bf16
 
 extern const KernelTable kAvx512Bf16Table;
-const KernelTable kAvx512Bf16Table = {"avx512_bf16",        avx512_bf16::kFormatF32, avx512_bf16::kFormatBf16, avx512_bf16::kMaxRows, avx512_bf16::forward_panel,
-                        avx512_bf16::run_rows, avx512_bf16::merge_rows, avx512_bf16::row_scratch_bytes};
+const KernelTable kAvx512Bf16Table = {"avx512_bf16",           avx512_bf16::kFormatF32,       avx512_bf16::kFormatBf16,
+                                      avx512_bf16::kMaxRows,   avx512_bf16::forward_panel,    avx512_bf16::run_rows,
+                                      avx512_bf16::merge_rows, avx512_bf16::row_scratch_bytes};
 
 }  // namespace flash_attn::cpu

@@ -1,4 +1,5 @@
-// The CPU kernels compiled for the x86-64 baseline (SSE2), and any other machine through the compiler's vector extensions. Everything but the table has internal linkage.
+// The CPU kernels compiled for the x86-64 baseline (SSE2), and any other machine through the compiler's vector extensions.
+// Everything but the table has internal linkage.
 
 #include "cpu/kernels/params.h"
 
@@ -37,7 +38,8 @@ void forward_panel(const ForwardParams& p, const Request& r, const ForwardTask& 
 }  // namespace baseline
 
 extern const KernelTable kBaselineTable;
-const KernelTable kBaselineTable = {"baseline",        baseline::kFormat,    baseline::kFormat,           baseline::kMaxRows, baseline::forward_panel,
-                        baseline::run_rows, baseline::merge_rows, baseline::row_scratch_bytes};
+const KernelTable kBaselineTable = {"baseline",           baseline::kFormat,          baseline::kFormat,
+                                    baseline::kMaxRows,   baseline::forward_panel,    baseline::run_rows,
+                                    baseline::merge_rows, baseline::row_scratch_bytes};
 
 }  // namespace flash_attn::cpu

@@ -33,7 +33,7 @@ void forward_panel(const ForwardParams& p, const Request& r, const ForwardTask& 
 }  // namespace neon
 
 extern const KernelTable kNeonTable;
-const KernelTable kNeonTable = {"neon",        neon::kFormat,    neon::kFormat,           neon::kMaxRows, neon::forward_panel,
-                        neon::run_rows, neon::merge_rows, neon::row_scratch_bytes};
+const KernelTable kNeonTable = {"neon",         neon::kFormat,    neon::kFormat,          neon::kMaxRows, neon::forward_panel,
+                                neon::run_rows, neon::merge_rows, neon::row_scratch_bytes};
 
 }  // namespace flash_attn::cpu

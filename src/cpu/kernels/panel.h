@@ -1,6 +1,6 @@
 // The panel kernel: exact attention of a block of query rows over a range of keys, with rows as SIMD lanes and a streaming softmax.
-// For each block of keys and each panel of lanes: scores, masks where an edge crosses, weights, and O^T += V^T P^T. Written once over
-// Products (panel_f32.h, panel_dot2.h, panel_amx.h). Results of a row depend on key block boundaries only, which are absolute,
+// For each block of keys and each panel of lanes: scores, masks where an edge crosses, weights, and O^T += V^T P^T. Written once
+// over Products (panel_f32.h, panel_dot2.h, panel_amx.h). Results of a row depend on key block boundaries only, which are absolute,
 // never on the task a row came with. Included inside an instruction set's namespace, after scores.h.
 
 constexpr int kMaxPanels = 64;
@@ -11,9 +11,7 @@ struct PanelReach {
 
   int64_t begin() const { return first_max > 0 ? 0 : lo_min; }
   int64_t end() const { return hi_max > first_max ? hi_max : first_max; }
-  bool meets(int64_t key_begin, int64_t key_end) const {
-    return key_begin < first_max || (key_end > lo_min && key_begin < hi_max);
-  }
+  bool meets(int64_t key_begin, int64_t key_end) const { return key_begin < first_max || (key_end > lo_min && key_begin < hi_max); }
   // Does every lane see all of [key_begin, key_end)?
   bool covers(int64_t key_begin, int64_t key_end) const {
     return (lo_max <= key_begin && hi_min >= key_end) || first_min >= key_end;
@@ -127,8 +125,7 @@ struct PanelLoop {
     if (scored) {
       const bool with_extra = p.bias || p.mask || (r.is_tree && at.end > r.tree_prefix);
       const int64_t live = rows - row < kLanes ? rows - row : kLanes;
-      if (with_extra)
-        fill_extra(p, r, task.head_k, task.row_begin + row, static_cast<int>(live), kLanes, at.begin, keys, extra);
+      if (with_extra) fill_extra(p, r, task.head_k, task.row_begin + row, static_cast<int>(live), kLanes, at.begin, keys, extra);
       score_pass<kVectors>(p, lanes, at.begin, keys, has_edge, with_extra ? extra : nullptr, step_scores, new_top);
     } else if (has_edge) {
       mask_pass<kVectors>(lanes, at.begin, keys, step_scores, new_top);
@@ -173,8 +170,10 @@ struct PanelLoop {
       Products::template scores<kVectors>(p, block, offset, keys, q_t + at->n * q_stride, scores, raw_top);
       Softmax softmax;
       settle(*at, scores, raw_top, &softmax);
-      if (p.dropout_threshold > 0) drop(*at, scores, weights, &softmax);
-      else Products::template weights<kVectors>(scores, weights, keys, rule, softmax.top, softmax.sum);
+      if (p.dropout_threshold > 0)
+        drop(*at, scores, weights, &softmax);
+      else
+        Products::template weights<kVectors>(scores, weights, keys, rule, softmax.top, softmax.sum);
       keep_sum(*at, softmax);
       Products::template values<kVectors>(p, block, offset, keys, scores, weights, o_t + at->n * o_stride, softmax.alpha);
     }
@@ -208,8 +207,10 @@ struct PanelLoop {
       }
       if (count == 0) continue;
       const typename Products::Block block = Products::open_block(p, r, task.head_k, at, end - at, k_copy, v_copy);
-      if constexpr (Products::kBuffers == 2) Products::template attend<kVectors>(*this, block, at, steps, count);
-      else attend(block, at, steps, count);
+      if constexpr (Products::kBuffers == 2)
+        Products::template attend<kVectors>(*this, block, at, steps, count);
+      else
+        attend(block, at, steps, count);
     }
   }
 
@@ -258,7 +259,8 @@ struct PanelLoop {
 };
 
 template <class Products>
-static void run_panels(const ForwardParams& p, const Request& r, const ForwardTask& task, const PanelFormat& format, char* scratch) {
+static void run_panels(const ForwardParams& p, const Request& r, const ForwardTask& task, const PanelFormat& format,
+                       char* scratch) {
   if (task.row_end - task.row_begin <= kWidth) {
     PanelLoop<Products, 1>(p, r, task, format, scratch).run();
   } else {

@@ -1,7 +1,7 @@
-// The products of the panel kernel on AMX tiles, over the same operands as panel_dot2.h but for V, which is transposed once per block:
-// S^T = K Q^T takes K's rows as they lie, O^T = V^T P^T takes the weights' pairs. Keys come in steps of 32 (a tile's depth), padded
-// with zeros. The matrix unit is so fast that softmax dominates: the running maximum is kept while it is at most 2^8 too low, so that
-// O^T is seldom rescaled. Included inside an instruction set's namespace, after panel_dot2.h.
+// The products of the panel kernel on AMX tiles, over the same operands as panel_dot2.h but for V, which is transposed once per
+// block: S^T = K Q^T takes K's rows as they lie, O^T = V^T P^T takes the weights' pairs. Keys come in steps of 32 (a tile's depth),
+// padded with zeros. The matrix unit is so fast that softmax dominates: the running maximum is kept while it is at most 2^8 too
+// low, so that O^T is seldom rescaled. Included inside an instruction set's namespace, after panel_dot2.h.
 
 constexpr int kTileRows = 16, kTileDepth = 32;
 
@@ -87,8 +87,10 @@ struct TileProduct {
     constexpr int64_t line = kVectors * 64;
     char* const group_out = out + group * kTileDepth * line;
     if (step == 0) {
-      if (accumulates) load_tiles<kVectors>(group_out);
-      else zero_tiles<kVectors>();
+      if (accumulates)
+        load_tiles<kVectors>(group_out);
+      else
+        zero_tiles<kVectors>();
     }
     tile_step<kVectors>(left + group * kTileDepth * left_stride + step * 64, left_stride, right + step * kTileRows * line);
     if (++step < steps) return;
@@ -143,7 +145,8 @@ static __attribute__((noinline)) void transpose_values(const ForwardParams& p, c
         square[x] = pair_rows(a && live ? a + c : nullptr, b && live ? b + c : nullptr, live);
       }
       transpose(square);
-      FA_UNROLL for (int x = 0; x < 16; ++x) store_unaligned(reinterpret_cast<float*>(target + (c + x) * stride + group), square[x]);
+      FA_UNROLL for (int x = 0; x < 16; ++x)
+          store_unaligned(reinterpret_cast<float*>(target + (c + x) * stride + group), square[x]);
     }
   }
 }
@@ -177,7 +180,8 @@ struct AmxProducts {
       block.k_stride = round_up(p.d, kTileDepth);
       uint16_t* copy = reinterpret_cast<uint16_t*>(k_copy);
       block.k = Dot2Products::copy_keys(p, r, head_k, j, count, copy, block.k_stride);
-      __builtin_memset(copy + count * block.k_stride, 0, static_cast<size_t>((round_up(count, kTileDepth) - count) * block.k_stride) * 2);
+      __builtin_memset(copy + count * block.k_stride, 0,
+                       static_cast<size_t>((round_up(count, kTileDepth) - count) * block.k_stride) * 2);
     }
     block.v_stride = p.block_keys;
     block.v_t = reinterpret_cast<uint16_t*>(v_copy);
@@ -216,9 +220,10 @@ struct AmxProducts {
   // Weights of one panel, while the matrix unit makes the scores of the next panel and the values of the last one: the vector units
   // get a few key pairs for each step of the matrix unit, so both stay busy. next_top takes the maximum of the new scores.
   template <int kVectors>
-  static __attribute__((noinline)) void weights_beside(const float* scores, uint32_t* pairs, int64_t keys, const WeightRule& rule_in,
-                                                       const Vec* top_in, Vec* running_sum, TileProduct<kVectors> next,
-                                                       int64_t next_keys, Vec* next_top, TileProduct<kVectors> last) {
+  static __attribute__((noinline)) void weights_beside(const float* scores, uint32_t* pairs, int64_t keys,
+                                                       const WeightRule& rule_in, const Vec* top_in, Vec* running_sum,
+                                                       TileProduct<kVectors> next, int64_t next_keys, Vec* next_top,
+                                                       TileProduct<kVectors> last) {
     constexpr int lanes = kVectors * kWidth;
     const WeightRule rule = rule_in;
     Vec sum[kVectors], top[kVectors];
@@ -231,12 +236,15 @@ struct AmxProducts {
     };
     const auto take_group_maximum = [&] {
       const int64_t from = maximum_group * kTileDepth, rest = next_keys - from;
-      take_maximum<kVectors>(reinterpret_cast<const float*>(next.out) + from * lanes, rest < kTileDepth ? rest : kTileDepth, next_top);
+      take_maximum<kVectors>(reinterpret_cast<const float*>(next.out) + from * lanes, rest < kTileDepth ? rest : kTileDepth,
+                             next_top);
       ++maximum_group;
     };
     for (int64_t unit = 0; unit < units; ++unit) {
-      if (next.group < next.groups) next.take_step();
-      else last.take_step();
+      if (next.group < next.groups)
+        next.take_step();
+      else
+        last.take_step();
       for (owed += all_pairs; owed >= units; owed -= units) make_pair();
       if (maximum_group + 1 < next.group) take_group_maximum();
     }
@@ -264,13 +272,13 @@ struct AmxProducts {
   static void rescale(const ForwardParams& p, float* o_t, const Vec* alpha) {
     const int64_t rows = round_up(p.d_v, kTileDepth);
     int32_t all_one = 1;
-    FA_UNROLL for (int v = 0; v < kVectors; ++v)
-      all_one &= _mm512_cmp_ps_mask(reinterpret_cast<__m512>(alpha[v]), _mm512_set1_ps(1.0f), _CMP_EQ_OQ) == 0xFFFF;
+    FA_UNROLL for (int v = 0; v < kVectors; ++v) all_one &=
+        _mm512_cmp_ps_mask(reinterpret_cast<__m512>(alpha[v]), _mm512_set1_ps(1.0f), _CMP_EQ_OQ) == 0xFFFF;
     if (all_one) return;
     for (int64_t c = 0; c < rows; ++c) FA_UNROLL for (int v = 0; v < kVectors; ++v) {
-      float* at = o_t + (c * kVectors + v) * kWidth;
-      store(at, load(at) * alpha[v]);
-    }
+        float* at = o_t + (c * kVectors + v) * kWidth;
+        store(at, load(at) * alpha[v]);
+      }
   }
 
   template <int kVectors>

@@ -3,7 +3,8 @@
 // instructions over the same operands. Included inside an instruction set's namespace, after panel_f32.h.
 
 FA_INLINE Vec dot2(Vec sum, IntVec a, IntVec b) {
-  return reinterpret_cast<Vec>(_mm512_dpbf16_ps(reinterpret_cast<__m512>(sum), reinterpret_cast<__m512bh>(a), reinterpret_cast<__m512bh>(b)));
+  return reinterpret_cast<Vec>(
+      _mm512_dpbf16_ps(reinterpret_cast<__m512>(sum), reinterpret_cast<__m512bh>(a), reinterpret_cast<__m512bh>(b)));
 }
 
 FA_INLINE IntVec load_pairs(const uint32_t* p) { return *reinterpret_cast<const IntVec __attribute__((may_alias))*>(p); }
@@ -17,9 +18,9 @@ FA_INLINE IntVec splat_pair(const uint16_t* p) {
 
 // Halves x0..x31 of a and y0..y31 of b interleave to x0 y0 x1 y1 ...
 FA_INLINE void interleave(const uint16_t* a, const uint16_t* b, uint32_t* target) {
-  const __m512i first = _mm512_setr_epi32(0x00200000, 0x00210001, 0x00220002, 0x00230003, 0x00240004, 0x00250005, 0x00260006,
-                                          0x00270007, 0x00280008, 0x00290009, 0x002a000a, 0x002b000b, 0x002c000c, 0x002d000d,
-                                          0x002e000e, 0x002f000f);
+  const __m512i first =
+      _mm512_setr_epi32(0x00200000, 0x00210001, 0x00220002, 0x00230003, 0x00240004, 0x00250005, 0x00260006, 0x00270007, 0x00280008,
+                        0x00290009, 0x002a000a, 0x002b000b, 0x002c000c, 0x002d000d, 0x002e000e, 0x002f000f);
   const __m512i second = _mm512_add_epi16(first, _mm512_set1_epi16(16));
   const __m512i x = _mm512_loadu_si512(a), y = _mm512_loadu_si512(b);
   _mm512_storeu_si512(target, _mm512_permutex2var_epi16(x, first, y));
@@ -28,10 +29,11 @@ FA_INLINE void interleave(const uint16_t* a, const uint16_t* b, uint32_t* target
 
 // Two rows of fp32 weights become one row of bf16 pairs (first row in the low half).
 FA_INLINE IntVec pair_weights(Vec first, Vec second) {
-  const __m512i order = _mm512_setr_epi32(0x00100000, 0x00110001, 0x00120002, 0x00130003, 0x00140004, 0x00150005, 0x00160006,
-                                          0x00170007, 0x00180008, 0x00190009, 0x001a000a, 0x001b000b, 0x001c000c, 0x001d000d,
-                                          0x001e000e, 0x001f000f);
-  const __m512i halves = reinterpret_cast<__m512i>(_mm512_cvtne2ps_pbh(reinterpret_cast<__m512>(second), reinterpret_cast<__m512>(first)));
+  const __m512i order =
+      _mm512_setr_epi32(0x00100000, 0x00110001, 0x00120002, 0x00130003, 0x00140004, 0x00150005, 0x00160006, 0x00170007, 0x00180008,
+                        0x00190009, 0x001a000a, 0x001b000b, 0x001c000c, 0x001d000d, 0x001e000e, 0x001f000f);
+  const __m512i halves =
+      reinterpret_cast<__m512i>(_mm512_cvtne2ps_pbh(reinterpret_cast<__m512>(second), reinterpret_cast<__m512>(first)));
   return reinterpret_cast<IntVec>(_mm512_permutexvar_epi16(order, halves));
 }
 
@@ -58,8 +60,8 @@ template <int kRows, int kVectors>
 FA_INLINE void pv_tile_dot2(const uint32_t* __restrict v_pairs, int64_t v_stride, const uint32_t* __restrict weights, int64_t pairs,
                             float* __restrict o_t, const Vec* alpha) {
   Vec sum[kRows][kVectors];
-  FA_UNROLL for (int i = 0; i < kRows; ++i) FA_UNROLL for (int v = 0; v < kVectors; ++v)
-    sum[i][v] = alpha[v] * load(o_t + (i * kVectors + v) * kWidth);
+  FA_UNROLL for (int i = 0; i < kRows; ++i) FA_UNROLL for (int v = 0; v < kVectors; ++v) sum[i][v] =
+      alpha[v] * load(o_t + (i * kVectors + v) * kWidth);
   for (int64_t j = 0; j < pairs; ++j) {
     IntVec p[kVectors];
     FA_UNROLL for (int v = 0; v < kVectors; ++v) p[v] = load_pairs(weights + (j * kVectors + v) * kWidth);
@@ -69,7 +71,7 @@ FA_INLINE void pv_tile_dot2(const uint32_t* __restrict v_pairs, int64_t v_stride
     }
   }
   FA_UNROLL for (int i = 0; i < kRows; ++i) FA_UNROLL for (int v = 0; v < kVectors; ++v)
-    store(o_t + (i * kVectors + v) * kWidth, sum[i][v]);
+      store(o_t + (i * kVectors + v) * kWidth, sum[i][v]);
 }
 
 template <int kVectors>
@@ -111,8 +113,8 @@ FA_INLINE void make_pair_row(const float* scores, uint32_t* pairs, const WeightR
 
 // As exp_block, with the weights rounded to bf16 pairs.
 template <int kVectors>
-static __attribute__((noinline)) void exp_block_dot2(const float* scores, uint32_t* weights, int64_t keys, const WeightRule& rule_in,
-                                                     const Vec* top_in, Vec* running_sum) {
+static __attribute__((noinline)) void exp_block_dot2(const float* scores, uint32_t* weights, int64_t keys,
+                                                     const WeightRule& rule_in, const Vec* top_in, Vec* running_sum) {
   constexpr int lanes = kVectors * kWidth;
   const WeightRule rule = rule_in;
   Vec sum[kVectors], top[kVectors];
@@ -205,8 +207,8 @@ struct Dot2Products {
 
   template <int kVectors>
   static void scores(const ForwardParams& p, const Block& block, int64_t j, int64_t keys, const float* q_t, float* out, Vec* top) {
-    qk_block_dot2<kVectors>(block.k + j * block.k_stride, block.k_stride, reinterpret_cast<const uint32_t*>(q_t), (p.d + 1) / 2, out,
-                            keys, top);
+    qk_block_dot2<kVectors>(block.k + j * block.k_stride, block.k_stride, reinterpret_cast<const uint32_t*>(q_t), (p.d + 1) / 2,
+                            out, keys, top);
   }
 
   template <int kVectors>

@@ -1,11 +1,11 @@
-// The products of the panel kernel in fp32. Lanes are query rows: S^T = K Q^T and O^T = V^T P^T, with K and V elements broadcast, so
-// neither is ever transposed. Blocks are kept out of line: inlined into one large function, compilers spill the accumulators.
+// The products of the panel kernel in fp32. Lanes are query rows: S^T = K Q^T and O^T = V^T P^T, with K and V elements broadcast,
+// so neither is ever transposed. Blocks are kept out of line: inlined into one large function, compilers spill the accumulators.
 // Included inside an instruction set's namespace, after simd.h.
 
 // kRows keys x kVectors vectors of scores; the running maximum is taken on the way out.
 template <int kRows, int kVectors>
-FA_INLINE void qk_tile(const float* __restrict k, int64_t k_stride, const float* __restrict q_t, int64_t d, float* __restrict scores,
-                       Vec* top) {
+FA_INLINE void qk_tile(const float* __restrict k, int64_t k_stride, const float* __restrict q_t, int64_t d,
+                       float* __restrict scores, Vec* top) {
   Vec sum[kRows][kVectors];
   FA_UNROLL for (int i = 0; i < kRows; ++i) FA_UNROLL for (int v = 0; v < kVectors; ++v) sum[i][v] = zero();
   for (int64_t c = 0; c < d; ++c) {
@@ -27,8 +27,8 @@ template <int kRows, int kVectors>
 FA_INLINE void pv_tile(const float* __restrict v_rows, int64_t v_stride, const float* __restrict weights, int64_t keys,
                        float* __restrict o_t, const Vec* alpha) {
   Vec sum[kRows][kVectors];
-  FA_UNROLL for (int i = 0; i < kRows; ++i) FA_UNROLL for (int v = 0; v < kVectors; ++v)
-    sum[i][v] = alpha[v] * load(o_t + (i * kVectors + v) * kWidth);
+  FA_UNROLL for (int i = 0; i < kRows; ++i) FA_UNROLL for (int v = 0; v < kVectors; ++v) sum[i][v] =
+      alpha[v] * load(o_t + (i * kVectors + v) * kWidth);
   for (int64_t j = 0; j < keys; ++j) {
     Vec p[kVectors];
     FA_UNROLL for (int v = 0; v < kVectors; ++v) p[v] = load(weights + (j * kVectors + v) * kWidth);
@@ -38,7 +38,7 @@ FA_INLINE void pv_tile(const float* __restrict v_rows, int64_t v_stride, const f
     }
   }
   FA_UNROLL for (int i = 0; i < kRows; ++i) FA_UNROLL for (int v = 0; v < kVectors; ++v)
-    store(o_t + (i * kVectors + v) * kWidth, sum[i][v]);
+      store(o_t + (i * kVectors + v) * kWidth, sum[i][v]);
 }
 
 template <int kVectors>
@@ -55,8 +55,8 @@ static __attribute__((noinline)) void qk_block(const float* k, int64_t k_stride,
 }
 
 template <int kVectors>
-static __attribute__((noinline)) void pv_block(const float* v_rows, int64_t v_stride, int64_t d_v, const float* weights, int64_t keys,
-                                               float* o_t, const Vec* alpha_in) {
+static __attribute__((noinline)) void pv_block(const float* v_rows, int64_t v_stride, int64_t d_v, const float* weights,
+                                               int64_t keys, float* o_t, const Vec* alpha_in) {
   constexpr int lanes = kVectors * kWidth;
   Vec alpha[kVectors];
   FA_UNROLL for (int v = 0; v < kVectors; ++v) alpha[v] = alpha_in[v];
@@ -75,11 +75,11 @@ static __attribute__((noinline)) void exp_block(float* scores, int64_t keys, con
   Vec sum[kVectors], top[kVectors];
   FA_UNROLL for (int v = 0; v < kVectors; ++v) sum[v] = running_sum[v], top[v] = top_in[v];
   for (int64_t j = 0; j < keys; ++j) FA_UNROLL for (int v = 0; v < kVectors; ++v) {
-    float* at = scores + (j * kVectors + v) * kWidth;
-    const Vec weight = rule.template weigh<5>(load(at), top[v]);
-    sum[v] += weight;
-    store(at, weight);
-  }
+      float* at = scores + (j * kVectors + v) * kWidth;
+      const Vec weight = rule.template weigh<5>(load(at), top[v]);
+      sum[v] += weight;
+      store(at, weight);
+    }
   FA_UNROLL for (int v = 0; v < kVectors; ++v) running_sum[v] = sum[v];
 }
 

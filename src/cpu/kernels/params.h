@@ -32,8 +32,8 @@ struct ForwardParams {
   int64_t block_table_stride = 0;
   int64_t page_size = 1;
 
-  float scale = 1;    // S = scale * q.k
-  float softcap = 0;  // 0: off
+  float scale = 1;               // S = scale * q.k
+  float softcap = 0;             // 0: off
   const float* alibi = nullptr;  // [b|1, h_q]; nullable
   int64_t alibi_batch_stride = 0;
   const char* bias = nullptr;  // nullable, elements of bias_dtype
@@ -75,11 +75,11 @@ struct MergeTask {
 
 // Bytes a panel needs for its operands: dot2 kernels keep 16-bit pairs, the others fp32.
 struct PanelFormat {
-  int lanes = 0;        // query rows of a wide panel
+  int lanes = 0;         // query rows of a wide panel
   bool is_dot2 = false;  // bf16 products on pairs
-  int pair_pad = 2;     // K rows are padded to a multiple of this many elements (dot2)
-  int value_pad = 1;    // O^T rows are padded to a multiple of this many (dot2)
-  int buffers = 1;      // panels in flight, each with scores and weights of its own
+  int pair_pad = 2;      // K rows are padded to a multiple of this many elements (dot2)
+  int value_pad = 1;     // O^T rows are padded to a multiple of this many (dot2)
+  int buffers = 1;       // panels in flight, each with scores and weights of its own
 };
 
 static inline int64_t round_up(int64_t x, int64_t multiple) { return (x + multiple - 1) / multiple * multiple; }
@@ -109,7 +109,8 @@ struct PanelScratch {
   }
 };
 
-// One instruction set's entry points. `scratch` is 64-byte aligned and holds scratch_bytes; contents are undefined on entry and exit.
+// One instruction set's entry points. `scratch` is 64-byte aligned and holds scratch_bytes; contents are undefined on entry and
+// exit.
 struct KernelTable {
   const char* isa;
   PanelFormat format_f32;   // for f32 inputs, and 16-bit ones that are widened

@@ -1,6 +1,6 @@
-// The row kernel, for a handful of query rows over many keys (decode): dot products run along d, so K and V are read once, in place,
-// in whatever layout; a block's V is fetched towards L2 while its scores are made, and the next block's K while V is used. All
-// dtypes are widened to fp32 in registers. Included inside an instruction set's namespace, after scores.h.
+// The row kernel, for a handful of query rows over many keys (decode): dot products run along d, so K and V are read once, in
+// place, in whatever layout; a block's V is fetched towards L2 while its scores are made, and the next block's K while V is used.
+// All dtypes are widened to fp32 in registers. Included inside an instruction set's namespace, after scores.h.
 
 constexpr int kBlockKeys = 64;
 constexpr int kMaxRows = kWidth < 8 ? kWidth : 8;
@@ -46,8 +46,7 @@ FA_INLINE void dot_tile(const float* __restrict q, int64_t q_stride, const char*
     }
   }
   transpose(sum);
-  FA_UNROLL for (int half = kWidth / 2; half > 0; half /= 2)
-    FA_UNROLL for (int i = 0; i < half; ++i) sum[i] += sum[i + half];
+  FA_UNROLL for (int half = kWidth / 2; half > 0; half /= 2) FA_UNROLL for (int i = 0; i < half; ++i) sum[i] += sum[i + half];
   if constexpr (kRows == 1) {
     store_unaligned(products, sum[0]);
   } else {
@@ -74,8 +73,8 @@ FA_INLINE void value_tile(const char* const* values, int64_t count, const float*
                           const float* alpha, int64_t c, int64_t tail) {
   constexpr int64_t bytes = kType == DType::f32 ? 4 : 2;
   Vec sum[kRows][kVectors];
-  FA_UNROLL for (int i = 0; i < kRows; ++i) FA_UNROLL for (int v = 0; v < kVectors; ++v)
-    sum[i][v] = set1(alpha[i]) * load(o + i * o_stride + c + v * kWidth);
+  FA_UNROLL for (int i = 0; i < kRows; ++i) FA_UNROLL for (int v = 0; v < kVectors; ++v) sum[i][v] =
+      set1(alpha[i]) * load(o + i * o_stride + c + v * kWidth);
   for (int64_t j = 0; j < count; ++j) {
     const char* row = values[j] + c * bytes;
     Vec x[kVectors];
@@ -90,7 +89,7 @@ FA_INLINE void value_tile(const char* const* values, int64_t count, const float*
     }
   }
   FA_UNROLL for (int i = 0; i < kRows; ++i) FA_UNROLL for (int v = 0; v < kVectors; ++v)
-    store(o + i * o_stride + c + v * kWidth, sum[i][v]);
+      store(o + i * o_stride + c + v * kWidth, sum[i][v]);
 }
 
 template <DType kType, int kRows>
@@ -110,8 +109,7 @@ static __attribute__((noinline)) void value_block(const ForwardParams& p, const 
     value_tile<kType, kRows, kVectors>(values.row, count, weights, o, o_stride, alpha, c, 0);
   }
   fetch_share(steps);
-  for (; c + kWidth <= p.d_v; c += kWidth)
-    value_tile<kType, kRows, 1>(values.row, count, weights, o, o_stride, alpha, c, 0);
+  for (; c + kWidth <= p.d_v; c += kWidth) value_tile<kType, kRows, 1>(values.row, count, weights, o, o_stride, alpha, c, 0);
   if (c < p.d_v) value_tile<kType, kRows, 1>(values.row, count, weights, o, o_stride, alpha, c, p.d_v - c);
 }
 
@@ -130,7 +128,8 @@ struct RowLoop {
   alignas(64) float weights[8 * kBlockKeys];
   KeyRows keys, values;
 
-  RowLoop(const ForwardParams& params, const Request& request, const ForwardTask& t, char* scratch) : p(params), r(request), task(t) {
+  RowLoop(const ForwardParams& params, const Request& request, const ForwardTask& t, char* scratch)
+      : p(params), r(request), task(t) {
     rows = static_cast<int>(task.row_end - task.row_begin);
     padded = rows <= 1 ? 1 : (rows <= 2 ? 2 : (rows <= 4 ? 4 : 8));
     q_stride = round_up(p.d, 16);
@@ -172,7 +171,8 @@ struct RowLoop {
       Vec score = load(line + at);
       const IntVec lane = iota() + set1_int(static_cast<int32_t>(at));
       if (scored) {
-        score = score_of(p, score, absolute(set1(diagonal) - to_float(lane)), set1(slope[x]), with_extra ? load(extra + at) : zero());
+        score =
+            score_of(p, score, absolute(set1(diagonal) - to_float(lane)), set1(slope[x]), with_extra ? load(extra + at) : zero());
       } else {
         score = score * set1(p.scale * kLog2E);
       }
@@ -257,9 +257,12 @@ struct RowLoop {
     if (count_at(at) > 0) keys.open(p, r, false, task.head_k, at, count_at(at));
     while (count_at(at) > 0) {
       const int64_t next = next_block(at + kBlockKeys);
-      if (p.dtype == DType::f32) attend_any<DType::f32>(at, count_at(at), next, count_at(next));
-      else if (p.dtype == DType::f16) attend_any<DType::f16>(at, count_at(at), next, count_at(next));
-      else attend_any<DType::bf16>(at, count_at(at), next, count_at(next));
+      if (p.dtype == DType::f32)
+        attend_any<DType::f32>(at, count_at(at), next, count_at(next));
+      else if (p.dtype == DType::f16)
+        attend_any<DType::f16>(at, count_at(at), next, count_at(next));
+      else
+        attend_any<DType::bf16>(at, count_at(at), next, count_at(next));
       at = next;
     }
   }

@@ -30,9 +30,12 @@ static KeyRun key_run(const ForwardParams& p, const Request& r, bool is_value, i
 
 template <DType kType>
 FA_INLINE Vec load_as_float(const char* p) {
-  if constexpr (kType == DType::f32) return load_unaligned(reinterpret_cast<const float*>(p));
-  else if constexpr (kType == DType::f16) return widen_f16(reinterpret_cast<const uint16_t*>(p));
-  else return widen_bf16(reinterpret_cast<const uint16_t*>(p));
+  if constexpr (kType == DType::f32)
+    return load_unaligned(reinterpret_cast<const float*>(p));
+  else if constexpr (kType == DType::f16)
+    return widen_f16(reinterpret_cast<const uint16_t*>(p));
+  else
+    return widen_bf16(reinterpret_cast<const uint16_t*>(p));
 }
 
 // `count` < kWidth elements, zeros behind; reads nothing beyond them.
@@ -56,9 +59,12 @@ static void widen_row(const char* source, float* target, int64_t count) {
 }
 
 static void widen_any_row(DType dtype, const char* source, float* target, int64_t count) {
-  if (dtype == DType::f32) __builtin_memcpy(target, source, static_cast<size_t>(count) * 4);
-  else if (dtype == DType::f16) widen_row<DType::f16>(source, target, count);
-  else widen_row<DType::bf16>(source, target, count);
+  if (dtype == DType::f32)
+    __builtin_memcpy(target, source, static_cast<size_t>(count) * 4);
+  else if (dtype == DType::f16)
+    widen_row<DType::f16>(source, target, count);
+  else
+    widen_row<DType::bf16>(source, target, count);
 }
 
 // Write `count` floats as elements of a dtype.
@@ -68,8 +74,10 @@ static void narrow_row(DType dtype, const float* source, char* target, int64_t c
     return;
   }
   const auto put = [dtype](uint16_t* to, Vec v) {
-    if (dtype == DType::f16) store_f16(to, v);
-    else store_bf16(to, v);
+    if (dtype == DType::f16)
+      store_f16(to, v);
+    else
+      store_bf16(to, v);
   };
   uint16_t* to = reinterpret_cast<uint16_t*>(target);
   int64_t x = 0;
@@ -83,8 +91,8 @@ static void narrow_row(DType dtype, const float* source, char* target, int64_t c
   }
 }
 
-// Lane l of column c goes to target[c * lanes + l]: `rows[l]` are row pointers, null for a lane of zeros. `kWords` moves 32-bit words
-// unchanged (`columns` counts words of `tail_bytes` extra bytes); otherwise elements are widened to fp32.
+// Lane l of column c goes to target[c * lanes + l]: `rows[l]` are row pointers, null for a lane of zeros. `kWords` moves 32-bit
+// words unchanged (`columns` counts words of `tail_bytes` extra bytes); otherwise elements are widened to fp32.
 template <DType kType>
 static void pack_transposed(const char* const* rows, int64_t columns, float* target, int lanes) {
   constexpr int64_t bytes = kType == DType::f32 ? 4 : 2;
@@ -93,11 +101,11 @@ static void pack_transposed(const char* const* rows, int64_t columns, float* tar
       const int64_t count = columns - c < kWidth ? columns - c : kWidth;
       Vec square[kWidth];
       if (count == kWidth) {
-        FA_UNROLL for (int l = 0; l < kWidth; ++l)
-          square[l] = rows[lane + l] ? load_as_float<kType>(rows[lane + l] + c * bytes) : zero();
+        FA_UNROLL for (int l = 0; l < kWidth; ++l) square[l] =
+            rows[lane + l] ? load_as_float<kType>(rows[lane + l] + c * bytes) : zero();
       } else {
-        FA_UNROLL for (int l = 0; l < kWidth; ++l)
-          square[l] = rows[lane + l] ? load_tail<kType>(rows[lane + l] + c * bytes, count) : zero();
+        FA_UNROLL for (int l = 0; l < kWidth; ++l) square[l] =
+            rows[lane + l] ? load_tail<kType>(rows[lane + l] + c * bytes, count) : zero();
       }
       transpose(square);
       if (count == kWidth) {
@@ -112,9 +120,12 @@ static void pack_transposed(const char* const* rows, int64_t columns, float* tar
 }
 
 static void pack_any_transposed(DType dtype, const char* const* rows, int64_t columns, float* target, int lanes) {
-  if (dtype == DType::f32) pack_transposed<DType::f32>(rows, columns, target, lanes);
-  else if (dtype == DType::f16) pack_transposed<DType::f16>(rows, columns, target, lanes);
-  else pack_transposed<DType::bf16>(rows, columns, target, lanes);
+  if (dtype == DType::f32)
+    pack_transposed<DType::f32>(rows, columns, target, lanes);
+  else if (dtype == DType::f16)
+    pack_transposed<DType::f16>(rows, columns, target, lanes);
+  else
+    pack_transposed<DType::bf16>(rows, columns, target, lanes);
 }
 
 // The inverse: target row l gets column values source[c * lanes + l] * factor of that lane, in a dtype.
@@ -127,8 +138,8 @@ static void unpack_transposed(const float* source, int lanes, int lane_begin, in
     if (count == kWidth) {
       FA_UNROLL for (int x = 0; x < kWidth; ++x) square[x] = load(source + (c + x) * lanes + lane_begin) * factor;
     } else {
-      FA_UNROLL for (int x = 0; x < kWidth; ++x)
-        square[x] = x < count ? load(source + (c + x) * lanes + lane_begin) * factor : zero();
+      FA_UNROLL for (int x = 0; x < kWidth; ++x) square[x] =
+          x < count ? load(source + (c + x) * lanes + lane_begin) * factor : zero();
     }
     transpose(square);
     alignas(64) float lines[kWidth][kWidth];

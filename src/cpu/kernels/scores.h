@@ -1,5 +1,6 @@
-// What happens to a panel's raw scores before the softmax: scale, softcap, ALiBi, bias, and every kind of mask. Plain calls run none
-// of it, and causal ones only where a block crosses an edge. Included inside an instruction set's namespace, after rows_access.h.
+// What happens to a panel's raw scores before the softmax: scale, softcap, ALiBi, bias, and every kind of mask. Plain calls run
+// none of it, and causal ones only where a block crosses an edge. Included inside an instruction set's namespace, after
+// rows_access.h.
 
 constexpr float kLog2E = 1.4426950408889634f;
 constexpr float kLn2 = 0.6931471805599453f;
@@ -22,8 +23,8 @@ FA_INLINE RowPlace place_of(const ForwardParams& p, int64_t head_k, int64_t row)
   return {row / p.group, head_k * p.group + row % p.group};
 }
 
-// A panel's exponentials: weight = 2^((score - top) * factor). The difference is taken first, so that the largest score weighs exactly 1
-// however large it is.
+// A panel's exponentials: weight = 2^((score - top) * factor). The difference is taken first, so that the largest score weighs
+// exactly 1 however large it is.
 struct WeightRule {
   Vec factor, floor;
 
@@ -48,8 +49,8 @@ static void hide_by_bits(const ForwardParams& p, const Request& r, RowPlace row,
       if (!bytes[(j + x) * p.mask_axes.key]) at[x * step] = FA_MINUS_INFINITY;
   }
   if (r.is_tree) {
-    const auto* words = reinterpret_cast<const unsigned long long*>(p.tree) + r.index * p.tree_batch_stride +
-                        (r.q_row + row.i) * p.tree_row_stride;
+    const auto* words =
+        reinterpret_cast<const unsigned long long*>(p.tree) + r.index * p.tree_batch_stride + (r.q_row + row.i) * p.tree_row_stride;
     for (int64_t x = j < r.tree_prefix ? r.tree_prefix - j : 0; x < keys; ++x)
       if (!tree_visible(words, r.tree_prefix, j + x)) at[x * step] = FA_MINUS_INFINITY;
   }
@@ -110,8 +111,8 @@ FA_INLINE Vec score_of(const ForwardParams& p, Vec product, Vec distance, Vec sl
 
 // Everything at once; scores end in the log2 domain. `extra` may be null.
 template <int kVectors>
-static __attribute__((noinline)) void score_pass(const ForwardParams& p, const LaneRows& rows, int64_t j, int64_t keys, bool has_edge,
-                                                 const float* extra, float* scores, Vec* running_top) {
+static __attribute__((noinline)) void score_pass(const ForwardParams& p, const LaneRows& rows, int64_t j, int64_t keys,
+                                                 bool has_edge, const float* extra, float* scores, Vec* running_top) {
   Vec top[kVectors];
   FA_UNROLL for (int v = 0; v < kVectors; ++v) top[v] = running_top[v];
   const Vec hidden = set1(FA_MINUS_INFINITY);
@@ -133,8 +134,8 @@ static __attribute__((noinline)) void score_pass(const ForwardParams& p, const L
 static uint32_t kept_keys(const ForwardParams& p, const Request& r, RowPlace row, int64_t tile) {
   uint32_t kept = 0;
   for (int pair = 0; pair < 4; ++pair) {
-    const PhiloxWords words = dropout_words(p.dropout, static_cast<unsigned>(r.index), static_cast<unsigned>(row.head), row.i,
-                                            tile * 16 + 2 * pair);
+    const PhiloxWords words =
+        dropout_words(p.dropout, static_cast<unsigned>(r.index), static_cast<unsigned>(row.head), row.i, tile * 16 + 2 * pair);
     for (int upper = 0; upper < 2; ++upper) {
       const unsigned word = words.word[((row.i / 8) % 2) * 2 + upper];
       const int key = upper * 8 + 2 * pair;
