@@ -11,10 +11,13 @@ namespace flash_attn {
 namespace cpu {
 extern const Backend kCpuBackend;
 }  // namespace cpu
+namespace cuda {
+extern const Backend kCudaBackend;
+}  // namespace cuda
 
 namespace {
 
-constexpr const Backend* kBackends[] = {&cpu::kCpuBackend};
+constexpr const Backend* kBackends[] = {&cpu::kCpuBackend, &cuda::kCudaBackend};
 
 }  // namespace
 

@@ -1,5 +1,5 @@
-// Merges the partial results of key splits, in split order, and finishes the rows; the sink joins here, once. One warp per row. Knows the layout
-// that sm80_fwd.cuh writes (params.h), nothing of the host.
+// Merges the partial results of key splits, in split order, and finishes the rows; the sink joins here, once. One warp per row.
+// Knows the layout that sm80_fwd.cuh writes (params.h), nothing of the host.
 #pragma once
 
 #include "cuda/kernels/configs.h"
@@ -12,7 +12,8 @@
 namespace flash_attn::cuda {
 
 template <CombineConfig C>
-__device__ __forceinline__ void combine_row(const ForwardParams& p, const Request& request, int first_item, int row, RowPlace place) {
+__device__ __forceinline__ void combine_row(const ForwardParams& p, const Request& request, int first_item, int row,
+                                            RowPlace place) {
   constexpr int kPairs = (C.d_v + 63) / 64;  // column pairs of a lane
   constexpr long long kPartial = static_cast<long long>(C.tile_q) * (C.d_v + 2);
   const int lane = static_cast<int>(threadIdx.x) & 31, splits = static_cast<int>(p.splits.value);

@@ -1,5 +1,5 @@
-// What the machine code of the mma.sync forward kernel depends on, for the host that chooses and the device that is specialised by it. Never
-// lengths, batch, heads, page size, window, scale or strides: those are parameters (params.h).
+// What the machine code of the mma.sync forward kernel depends on, for the host that chooses and the device that is specialised by
+// it. Never lengths, batch, heads, page size, window, scale or strides: those are parameters (params.h).
 #pragma once
 
 #include "math/types.h"
@@ -13,8 +13,8 @@ enum class KeyMask : int {
   interval  // hidden before some key too: left windows, chunks; first keys stay visible
 };
 
-// Shared memory rows are runs of 16-byte chunks. Eight rows that ldmatrix reads at one column must lie in different banks: chunk c of
-// row r is stored at c ^ ((r >> shift) & mask).
+// Shared memory rows are runs of 16-byte chunks. Eight rows that ldmatrix reads at one column must lie in different banks: chunk c
+// of row r is stored at c ^ ((r >> shift) & mask).
 struct RowSwizzle {
   int shift;
   int mask;

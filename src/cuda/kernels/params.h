@@ -1,4 +1,5 @@
-// What the forward kernels receive at launch: pointers, strides, extents and scalars of one run. Plain data, the same on host and device.
+// What the forward kernels receive at launch: pointers, strides, extents and scalars of one run. Plain data, the same on host and
+// device.
 #pragma once
 
 #include "math/types.h"
@@ -46,8 +47,8 @@ struct ForwardParams {
   const int* mask_kinds = nullptr;
   const int* diagonal_offsets = nullptr;
   const int* tree_sizes = nullptr;
-  const int* block_table = nullptr;      // [b, max_pages]
-  const void* const* k_ptrs = nullptr;   // [b]
+  const int* block_table = nullptr;     // [b, max_pages]
+  const void* const* k_ptrs = nullptr;  // [b]
   const void* const* v_ptrs = nullptr;
 
   long long block_table_stride = 0;
@@ -92,7 +93,8 @@ struct ForwardParams {
   const unsigned long long* dropout_seed_ptr = nullptr;  // nullable: read instead of the values
   const unsigned long long* dropout_offset_ptr = nullptr;
 
-  // A run is cut into items: (request, slot, query tile, split). Heads are swept `section` at a time so that their keys stay in cache.
+  // A run is cut into items: (request, slot, query tile, split). Heads are swept `section` at a time so that their keys stay in
+  // cache.
   int items = 0;
   Divisor splits;
   Divisor tiles_q;  // query tiles of the longest request

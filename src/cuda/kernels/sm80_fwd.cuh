@@ -1,6 +1,6 @@
-// Attention forward with mma.sync and cp.async, for sm_80 and everything newer: one block per tile of query rows walks over the key blocks from
-// the last to the first, with S, P and O in registers. Serves every forward feature; a config carries only the cost of its own. Knows its
-// parameters and config, nothing of the host.
+// Attention forward with mma.sync and cp.async, for sm_80 and everything newer: one block per tile of query rows walks over the key
+// blocks from the last to the first, with S, P and O in registers. Serves every forward feature; a config carries only the cost of
+// its own. Knows its parameters and config, nothing of the host.
 #pragma once
 
 #include "cuda/kernels/configs.h"
@@ -194,7 +194,8 @@ struct Sm80Forward {
       char* const line = reinterpret_cast<char*>(partial + static_cast<long long>(row) * C.d_v);
 #pragma unroll
       for (int t = 0; t < Product::kValueTiles; ++t)
-        write_pair<DType::f32, C.d_v, C.d_v % 2 == 0>(line, 8 * t + lane_id() % 4 * 2, o[n / 2][t][n % 2 * 2], o[n / 2][t][n % 2 * 2 + 1]);
+        write_pair<DType::f32, C.d_v, C.d_v % 2 == 0>(line, 8 * t + lane_id() % 4 * 2, o[n / 2][t][n % 2 * 2],
+                                                      o[n / 2][t][n % 2 * 2 + 1]);
       if (lane_id() % 4 == 0) {
         partial[static_cast<long long>(C.tile_q) * C.d_v + row] = softmax.top[n];
         partial[static_cast<long long>(C.tile_q) * (C.d_v + 1) + row] = softmax.sum[n];

@@ -1,5 +1,5 @@
-// Copies from global to shared memory that complete in groups (PTX ISA, cp.async), and the plain shared-memory accesses beside them.
-// Addresses in shared memory are 32-bit.
+// Copies from global to shared memory that complete in groups (PTX ISA, cp.async), and the plain shared-memory accesses beside
+// them. Addresses in shared memory are 32-bit.
 #pragma once
 
 namespace flash_attn::cuda {

@@ -1,5 +1,5 @@
-// The two products of a warp over its strips of 16 rows: scores = Q K^T and o += weights V. Operands lie in shared memory, swizzled by chunk_offset;
-// accumulators have mma.sync's layout for every type. 16-bit types use tensor cores; f32 is multiplied in fp32.
+// The two products of a warp over its strips of 16 rows: scores = Q K^T and o += weights V. Operands lie in shared memory, swizzled
+// by chunk_offset; accumulators have mma.sync's layout for every type. 16-bit types use tensor cores; f32 is multiplied in fp32.
 #pragma once
 
 #include "cuda/kernels/ptx/mma.cuh"
@@ -101,16 +101,18 @@ struct Products {
 #pragma unroll 2
     for (int c = 0; c < kRow / 16; ++c) {
       float4 low[kStrips], high[kStrips];
+      const unsigned q_at = q + chunk_offset<kRow>(row, c);  // eight rows on, the swizzle is the same
 #pragma unroll
       for (int r = 0; r < kStrips; ++r) {
-        low[r] = load_shared_float4(q + r * 16 * kRow + chunk_offset<kRow>(row, c));
-        high[r] = load_shared_float4(q + r * 16 * kRow + chunk_offset<kRow>(row + 8, c));
+        low[r] = load_shared_float4(q_at + r * 16 * kRow);
+        high[r] = load_shared_float4(q_at + (r * 16 + 8) * kRow);
       }
 #pragma unroll
-      for (int n = 0; n < kKeyTiles; ++n) {
+      for (int e = 0; e < 2; ++e) {
+        const unsigned k_at = k + chunk_offset<kRow>(key + e, c);
 #pragma unroll
-        for (int e = 0; e < 2; ++e) {
-          const float4 x = load_shared_float4(k + chunk_offset<kRow>(8 * n + key + e, c));
+        for (int n = 0; n < kKeyTiles; ++n) {
+          const float4 x = load_shared_float4(k_at + n * 8 * kRow);
 #pragma unroll
           for (int r = 0; r < kStrips; ++r) {
             s[r][n][e] = dot4(low[r], x, s[r][n][e]);
@@ -123,7 +125,9 @@ struct Products {
 
   // Each weight is held by one lane of a quad; the others get it by a shuffle.
   static __device__ __forceinline__ void values_f32(const Scores& weights, unsigned v, Output& o) {
-    const int quad = lane_id() & ~3, column = lane_id() % 4 * 2;
+    constexpr RowSwizzle swizzle = row_swizzle(kRowV / 16);
+    const int quad = lane_id() & ~3, half = lane_id() % 4 / 2;
+    const unsigned even = v + lane_id() % 2 * 8 + half * 16, odd = v + lane_id() % 2 * 8 + (half ^ 1) * 16;
 #pragma unroll
     for (int n = 0; n < kKeyTiles; ++n) {
 #pragma unroll
@@ -136,8 +140,10 @@ struct Products {
         }
 #pragma unroll
         for (int t = 0; t < kValueTiles; ++t) {
-          const int at = 8 * t + column;
-          const float2 x = load_shared_float2(v + chunk_offset<kRowV>(8 * n + e, at / 4) + at % 4 * 4);
+          // Chunk 2 * t + half of row 8 * n + e, swizzled by a constant whose lowest bit swaps the halves.
+          const int bits = (e >> swizzle.shift) & swizzle.mask;
+          const unsigned at = (bits % 2 == 0 ? even : odd) + (8 * n + e) * kRowV + ((2 * t) ^ (bits & ~1)) * 16;
+          const float2 x = load_shared_float2(at);
 #pragma unroll
           for (int r = 0; r < kStrips; ++r) {
             o[r][t][0] = fmaf(low[r], x.x, o[r][t][0]);

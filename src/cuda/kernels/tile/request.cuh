@@ -1,5 +1,5 @@
-// Lengths, offsets and indices of a request as the device reads them. Nothing here is trusted: every value is clamped to the extent that the
-// description declared, so that a wrong table gives wrong values but no access outside the tensors.
+// Lengths, offsets and indices of a request as the device reads them. Nothing here is trusted: every value is clamped to the extent
+// that the description declared, so that a wrong table gives wrong values but no access outside the tensors.
 #pragma once
 
 #include "cuda/kernels/params.h"
@@ -53,10 +53,18 @@ __device__ __forceinline__ void find_mask(const ForwardParams& p, Request& reque
   rule.chunk = p.chunk;
   rule.causal = kind == MaskKind::causal;
   switch (p.diagonal) {
-    case DiagonalKind::bottom_right: rule.delta = request.s_k - request.s_q; break;
-    case DiagonalKind::top_left: rule.delta = 0; break;
-    case DiagonalKind::offset: rule.delta = p.diagonal_offset; break;
-    case DiagonalKind::offset_per_request: rule.delta = p.diagonal_offsets[r]; break;
+    case DiagonalKind::bottom_right:
+      rule.delta = request.s_k - request.s_q;
+      break;
+    case DiagonalKind::top_left:
+      rule.delta = 0;
+      break;
+    case DiagonalKind::offset:
+      rule.delta = p.diagonal_offset;
+      break;
+    case DiagonalKind::offset_per_request:
+      rule.delta = p.diagonal_offsets[r];
+      break;
   }
   request.is_tree = kind == MaskKind::tree && p.tree != nullptr;
   if (request.is_tree) {

@@ -1,5 +1,5 @@
-// Rows of q, k and v on their way to shared memory: where they lie, in whichever layout, and the copies of whole tiles. Rows past the end and
-// columns past the head dim become zeros, so that dead memory never reaches a product.
+// Rows of q, k and v on their way to shared memory: where they lie, in whichever layout, and the copies of whole tiles. Rows past
+// the end and columns past the head dim become zeros, so that dead memory never reaches a product.
 #pragma once
 
 #include "cuda/kernels/configs.h"
@@ -15,14 +15,16 @@ __device__ __forceinline__ unsigned chunk_offset(int row, int chunk) {
   return static_cast<unsigned>(row * kRowBytes + ((chunk ^ ((row >> swizzle.shift) & swizzle.mask)) << 4));
 }
 
-// The same for chunk 2 * pair + half, cheap when `pair` is a constant: only the three lowest bits of a chunk take part in the swizzle.
+// The same for chunk 2 * pair + half, cheap when `pair` is a constant: only the three lowest bits of a chunk take part in the
+// swizzle.
 struct ChunkColumn {
   unsigned base, bits;
 };
 template <int kRowBytes>
 __device__ __forceinline__ ChunkColumn chunk_column(unsigned tile, int row, int half) {
   constexpr RowSwizzle swizzle = row_swizzle(kRowBytes / 16);
-  return {tile + static_cast<unsigned>(row * kRowBytes), static_cast<unsigned>((half ^ ((row >> swizzle.shift) & swizzle.mask)) << 4)};
+  return {tile + static_cast<unsigned>(row * kRowBytes),
+          static_cast<unsigned>((half ^ ((row >> swizzle.shift) & swizzle.mask)) << 4)};
 }
 __device__ __forceinline__ unsigned chunk_address(ChunkColumn column, int pair) {
   return column.base + static_cast<unsigned>((2 * pair & ~7) * 16) + (column.bits ^ static_cast<unsigned>((2 * pair & 7) * 16));
@@ -44,8 +46,8 @@ __device__ __forceinline__ void copy_chunk(unsigned target, const char* source, 
   }
 }
 
-// How the threads share a tile: groups of kLanes threads take a row each, a few chunks apart, so that a thread keeps its column, its place in the
-// swizzle and a constant step between its rows.
+// How the threads share a tile: groups of kLanes threads take a row each, a few chunks apart, so that a thread keeps its column,
+// its place in the swizzle and a constant step between its rows.
 template <int kRowBytes, int kThreads>
 struct CopyLanes {
   static constexpr int kChunks = kRowBytes / 16;
@@ -55,7 +57,8 @@ struct CopyLanes {
   static __device__ __forceinline__ int chunk() { return static_cast<int>(threadIdx.x) % kLanes; }
 };
 
-// Copies `kRows` rows; next(row, &address) is called for this thread's rows in order, says whether the row is there, and where it begins.
+// Copies `kRows` rows; next(row, &address) is called for this thread's rows in order, says whether the row is there, and where it
+// begins.
 template <int kRows, int kRowBytes, int kValidBytes, int kThreads, int kAccess, class Next>
 __device__ __forceinline__ void copy_rows(unsigned target, Next&& next) {
   using Lanes = CopyLanes<kRowBytes, kThreads>;

@@ -1,5 +1,5 @@
-// From products to scores, one element at a time: scale, softcap, ALiBi, bias, boolean and tree masks, and dropout of the weights. All scores
-// are in the log2 domain. A config that has none of it compiles to nothing.
+// From products to scores, one element at a time: scale, softcap, ALiBi, bias, boolean and tree masks, and dropout of the weights.
+// All scores are in the log2 domain. A config that has none of it compiles to nothing.
 #pragma once
 
 #include "cuda/kernels/params.h"
@@ -37,8 +37,8 @@ __device__ __forceinline__ float load_as_float(const char* base, long long index
 // What the scores of one query row depend on.
 template <auto C>
 struct ScoreRow {
-  int diagonal = 0;   // i + delta
-  float slope = 0;    // log2 domain
+  int diagonal = 0;  // i + delta
+  float slope = 0;   // log2 domain
   const char* bias = nullptr;
   const unsigned char* bool_mask = nullptr;
   const unsigned long long* tree = nullptr;
@@ -92,7 +92,8 @@ __device__ __forceinline__ DropoutKey dropout_key_of(const ForwardParams& p) {
   return dropout_key(seed, offset);
 }
 
-// A finished row: what its accumulator is multiplied by, and its log-sum-exp. `top` is in the log2 domain; the sink joins here, once.
+// A finished row: what its accumulator is multiplied by, and its log-sum-exp. `top` is in the log2 domain; the sink joins here,
+// once.
 struct RowFinish {
   float factor, lse;
 };

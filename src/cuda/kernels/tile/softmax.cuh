@@ -1,5 +1,6 @@
-// The running softmax of a warp's rows, in registers. Maxima are kept multiplied by the exponent's factor and rounded once, so that weights and
-// rescaling agree to the last bit however large the scores; they start at the least finite number, which no row without a visible key leaves.
+// The running softmax of a warp's rows, in registers. Maxima are kept multiplied by the exponent's factor and rounded once, so that
+// weights and rescaling agree to the last bit however large the scores; they start at the least finite number, which no row without
+// a visible key leaves.
 #pragma once
 
 #include "cuda/kernels/ptx/special.cuh"
@@ -24,7 +25,8 @@ struct RunningSoftmax {
     }
   }
 
-  // Scores become weights 2^(score * factor - top); alpha is what older results are multiplied by. Returns whether any alpha is not 1.
+  // Scores become weights 2^(score * factor - top); alpha is what older results are multiplied by. Returns whether any alpha is
+  // not 1.
   template <int kTiles>
   __device__ __forceinline__ bool step(float (&s)[kStrips][kTiles][4], float factor, float (&alpha)[2 * kStrips]) {
     float next[2 * kStrips];

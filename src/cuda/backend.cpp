@@ -1,0 +1,70 @@
+// The CUDA room's side of the seam: its kernels, best first. The first that serves a problem on its device gets it.
+#include "core/backend.h"
+
+#include "cuda/device.h"
+#include "cuda/entries/entry.h"
+
+namespace flash_attn::cuda {
+namespace {
+
+constexpr const KernelEntry* kEntries[] = {&kSm80ForwardEntry};
+constexpr const char* kKernelNames[] = {"sm80_fwd", nullptr};
+
+Status check_name(const Problem& problem) {
+  if (problem.kernel.empty()) return {};
+  std::string names;
+  for (const KernelEntry* entry : kEntries) {
+    if (problem.kernel == entry->name) return {};
+    names += (names.empty() ? "" : ", ") + std::string(entry->name);
+  }
+  return invalid("kernel is \"%s\" but GPUs have: %s", problem.kernel.c_str(), names.c_str());
+}
+
+// The first kernel that may and can; what the others said goes to `refusals`.
+Status choose_entry(const Problem& problem, const DeviceInfo& device, const KernelEntry** chosen, std::vector<Refusal>* refusals) {
+  *chosen = nullptr;
+  Status first;
+  for (const KernelEntry* entry : kEntries) {
+    std::string reason;
+    if (!problem.kernel.empty() && problem.kernel != entry->name) {
+      reason = "another kernel is forced by name";
+    } else if (const Status status = entry->supports(problem, device); !status.ok()) {
+      reason = status.message();
+      if (first.ok()) first = status;
+    } else if (*chosen == nullptr) {
+      *chosen = entry;
+      continue;
+    } else {
+      reason = "serves this too";
+    }
+    if (refusals) refusals->push_back({entry->name, reason});
+  }
+  return *chosen ? Status() : first;
+}
+
+Status make_plan(const Problem& problem, Plan** plan, std::vector<Refusal>* refusals) {
+  *plan = nullptr;
+  FA_TRY(check_name(problem));
+  DeviceInfo device;
+  FA_TRY(get_device(problem.device_index, &device));
+  const KernelEntry* entry = nullptr;
+  FA_TRY(choose_entry(problem, device, &entry, refusals));
+  return entry->plan(problem, device, plan);
+}
+
+Status bound_workspace(const Problem& maxima, WorkspaceSize* size) {
+  FA_TRY(check_name(maxima));
+  DeviceInfo device;
+  FA_TRY(get_device(maxima.device_index, &device));
+  const KernelEntry* entry = nullptr;
+  FA_TRY(choose_entry(maxima, device, &entry, nullptr));
+  *size = entry->workspace_bound(maxima, device);
+  return {};
+}
+
+}  // namespace
+
+extern const Backend kCudaBackend;
+const Backend kCudaBackend = {"cuda", FA_DEVICE_CUDA, kKernelNames, make_plan, bound_workspace, device_text};
+
+}  // namespace flash_attn::cuda

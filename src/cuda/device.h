@@ -1,0 +1,29 @@
+// What planning needs to know of a GPU, as plain numbers: a plan is a function of a Problem and a DeviceInfo, so tests may plan for
+// devices that are not there.
+#pragma once
+
+#include "core/status.h"
+
+#include <string>
+
+namespace flash_attn::cuda {
+
+struct DeviceInfo {
+  int index = 0;
+  int compute_capability = 0;  // 90 for 9.0
+  int multiprocessors = 0;
+  int shared_bytes = 0;         // most that one block may use
+  int shared_bytes_per_sm = 0;  // for all blocks together, the driver's share included
+  long long l2_bytes = 0;
+
+  bool operator==(const DeviceInfo&) const = default;
+};
+
+// The device of an index; -1 is the current context's, or the first if none is current. FLASH_ATTN_CUDA_SHARED_KB lowers the shared
+// memory that plans may use, to try a smaller device's variants.
+Status get_device(int index, DeviceInfo* info);
+
+// "key: value" lines for a person.
+Status device_text(int index, std::string* text);
+
+}  // namespace flash_attn::cuda

@@ -1,0 +1,26 @@
+// A kernel's host half as the CUDA room's list of kernels sees it.
+#pragma once
+
+#include "core/backend.h"
+#include "core/problem.h"
+#include "core/status.h"
+#include "cuda/device.h"
+
+namespace flash_attn::cuda {
+
+struct KernelEntry {
+  const char* name;  // as forced and explained
+  // ok if it serves the problem on the device, else the reason.
+  Status (*supports)(const Problem& problem, const DeviceInfo& device);
+  // Of a supported problem; host-only. Allocates *plan.
+  Status (*plan)(const Problem& problem, const DeviceInfo& device, Plan** plan);
+  // Enough for every problem whose extents do not exceed this one's.
+  WorkspaceSize (*workspace_bound)(const Problem& maxima, const DeviceInfo& device);
+};
+
+extern const KernelEntry kSm80ForwardEntry;
+
+// What no kernel of this room serves, in words.
+Status check_forward_features(const Problem& problem);
+
+}  // namespace flash_attn::cuda

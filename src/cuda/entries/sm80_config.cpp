@@ -1,0 +1,188 @@
+// See sm80_config.h. Nothing here depends on a length but the tile's height (few rows or many) and the number of splits, and with
+// batch_invariant not even those.
+#include "cuda/entries/sm80_config.h"
+
+#include "cuda/entries/entry.h"
+#include "cuda/entries/forward_params.h"
+
+#include <algorithm>
+
+namespace flash_attn::cuda {
+namespace {
+
+constexpr int64_t kMostDim = 256;
+constexpr int64_t kMostKeys = int64_t{1} << 30;
+constexpr int64_t kMostRows = (int64_t{1} << 31) - 256;
+constexpr int64_t kMostItems = (int64_t{1} << 31) - 256;
+constexpr int kTallTile = 128, kShortTile = 64, kLeastKeyTile = 16;
+
+long long number(int64_t value) { return value; }
+
+// Largest unit in which every row of a tensor begins: 16, 8, 4 or the element.
+int access_of(const Axes& axes, int64_t element, int64_t alignment) {
+  for (int64_t unit = 16; unit > element; unit /= 2) {
+    const bool fits = alignment % unit == 0 && axes.batch * element % unit == 0 && axes.row * element % unit == 0 &&
+                      axes.head * element % unit == 0;
+    if (fits) return static_cast<int>(unit);
+  }
+  return static_cast<int>(element);
+}
+
+KeyMask key_mask_of(const Problem& p) {
+  if (p.window_left >= 0 || p.chunk > 0) return KeyMask::interval;
+  const bool may_be_causal = p.mask_kind == MaskKind::causal || p.mask_kind == MaskKind::per_request;
+  // One row on the last diagonal sees every key.
+  const bool is_last_row = p.max_s_q <= 1 && p.diagonal == Diagonal::bottom_right && (p.flags & FA_FLAG_BATCH_INVARIANT) == 0;
+  if ((may_be_causal || p.window_right >= 0) && !is_last_row) return KeyMask::right;
+  return KeyMask::none;
+}
+
+void set_features(const Problem& p, Sm80ForwardConfig* c) {
+  const int64_t element = dtype_bytes(p.dtype), o_element = dtype_bytes(p.o_dtype);
+  c->dtype = p.dtype;
+  c->o_dtype = p.o_dtype;
+  c->d = static_cast<int>(p.d);
+  c->d_v = static_cast<int>(p.d_v);
+  c->access = std::min(
+      {access_of(p.q, element, p.q_alignment), access_of(p.k, element, p.k_alignment), access_of(p.v, element, p.v_alignment)});
+  c->o_pairs = p.o.batch % 2 == 0 && p.o.row % 2 == 0 && p.o.head % 2 == 0 && p.o_alignment % (2 * o_element) == 0;
+  c->mask = key_mask_of(p);
+  c->has_softcap = p.softcap > 0;
+  c->has_alibi = p.has_alibi;
+  c->bias_dtype = p.has_bias ? p.bias_dtype : DType::none;
+  c->has_bool_mask = p.has_mask;
+  c->has_tree = p.has_tree_mask;
+  // The maximum of products is that of scores only under a positive scale.
+  c->is_scaled = c->has_softcap || c->has_alibi || p.has_bias || p.has_mask || p.has_tree_mask || !(p.scale > 1e-30f);
+  c->has_dropout = p.dropout_p > 0;
+  c->is_paged = p.kv_layout == KvLayout::paged;
+  c->has_lengths = reads_lengths(p);
+}
+
+bool fits(const Sm80ForwardConfig& c, const DeviceInfo& device) {
+  constexpr int kReserved = 1024;  // the driver's, of each block
+  return c.shared_bytes() <= device.shared_bytes && c.blocks_per_sm * (c.shared_bytes() + kReserved) <= device.shared_bytes_per_sm;
+}
+
+// Warps with two strips of rows read K and V half as often, where registers hold that: plain masks, and dims up to 128.
+void set_tile(const Problem& p, const DeviceInfo& device, Sm80ForwardConfig* c) {
+  const int dim = std::max(c->padded_d(), c->padded_d_v());
+  const bool is_lean =
+      !c->is_scaled && !c->has_dropout && c->mask != KeyMask::interval && c->access == 16 && c->dtype != DType::f32;
+  const bool is_short = p.max_s_q * p.group <= kShortTile && (p.flags & FA_FLAG_BATCH_INVARIANT) == 0;
+  c->tile_q = is_lean && !is_short ? kTallTile : kShortTile;
+  c->tile_k = 64;
+  c->warps = c->tile_q == kTallTile && dim > 128 ? 8 : 4;
+  c->blocks_per_sm = c->warps == 8 ? 1 : 2;
+  if (c->dtype == DType::f32) c->tile_k = dim > 128 ? 16 : 32;
+  if (c->dtype != DType::f32 && !is_lean && dim > 128) c->tile_k = 32;
+  c->stages = 2;
+  if (!fits(*c, device)) c->stages = 1;
+  if (!fits(*c, device)) c->blocks_per_sm = 1;
+  if (!fits(*c, device) && c->tile_q == kTallTile) {
+    c->tile_q = kShortTile;
+    c->warps = 4;
+  }
+  while (!fits(*c, device) && c->tile_k > kLeastKeyTile) c->tile_k /= 2;
+}
+
+// Blocks that run at a time.
+int64_t resident_blocks(const Problem& p, const DeviceInfo& device) {
+  return 2 * int64_t{p.sm_limit > 0 ? std::min(p.sm_limit, device.multiprocessors) : device.multiprocessors};
+}
+
+bool splits_freely(const Problem& p) { return p.num_splits == 0 && p.split_size == 0 && (p.flags & FA_FLAG_BATCH_INVARIANT) == 0; }
+
+// Few tiles over many keys leave multiprocessors idle: cut the keys so that about every one has work.
+int choose_splits(const Problem& p, const DeviceInfo& device, const Sm80ForwardConfig& c) {
+  if (p.num_splits > 0) return p.num_splits;
+  if (p.split_size > 0) {
+    const int64_t keys = split_keys_of(p, c.tile_k);
+    return static_cast<int>(std::max<int64_t>(1, (p.max_s_k + keys - 1) / keys));
+  }
+  if (!splits_freely(p)) return 1;
+  const int64_t items = count_items(p, c.tile_q, 1);
+  int64_t keys = p.max_s_k;
+  if (p.window_left >= 0 && p.window_right >= 0) keys = std::min(keys, p.window_left + p.window_right + p.max_s_q + p.first_keys);
+  const int64_t blocks = (keys + c.tile_k - 1) / c.tile_k;
+  if (items == 0 || 10 * items >= 4 * resident_blocks(p, device) || blocks <= 4) return 1;
+  return static_cast<int>(std::clamp<int64_t>(resident_blocks(p, device) / items, 1, std::min<int64_t>(64, blocks / 2)));
+}
+
+}  // namespace
+
+Status check_forward_features(const Problem& p) {
+  if (p.direction == Direction::backward) return unsupported("backward is not served on GPUs yet");
+  if (p.dtype != DType::f32 && p.dtype != DType::f16 && p.dtype != DType::bf16)
+    return unsupported("dtype %s is not served on GPUs yet; f32, f16 and bf16 are", dtype_name(p.dtype));
+  if (p.has_append) return unsupported("k_new (appending to the cache) is not served on GPUs yet");
+  if (p.has_rotary) return unsupported("rotary_cos (rotary embedding) is not served on GPUs yet");
+  if (p.has_descale) return unsupported("q_descale, k_descale and v_descale (f8 inputs) are not served on GPUs yet");
+  if (p.has_score_mod) return unsupported("score_mod is not served on GPUs yet");
+  if (p.d > kMostDim) return unsupported("d is %lld but GPU kernels serve 1 to %lld", number(p.d), number(kMostDim));
+  if (p.d_v > kMostDim) return unsupported("d_v is %lld but GPU kernels serve 1 to %lld", number(p.d_v), number(kMostDim));
+  if (p.max_s_k > kMostKeys)
+    return unsupported("max_s_k is %lld but GPU kernels serve up to %lld keys", number(p.max_s_k), number(kMostKeys));
+  if (p.max_s_q * p.group > kMostRows)
+    return unsupported("s_q times the query heads of a key head is %lld but GPU kernels serve up to %lld",
+                       number(p.max_s_q * p.group), number(kMostRows));
+  if (p.packed_q && p.total_q > kMostRows)
+    return unsupported("total_q is %lld but GPU kernels serve up to %lld packed rows", number(p.total_q), number(kMostRows));
+  if (p.packed_k && p.k_rows > kMostRows)
+    return unsupported("total_k is %lld but GPU kernels serve up to %lld packed rows", number(p.k_rows), number(kMostRows));
+  if (p.b * p.h_q > kMostRows)
+    return unsupported("b times h_q is %lld but GPU kernels serve up to %lld", number(p.b * p.h_q), number(kMostRows));
+  return {};
+}
+
+int64_t tiles_of(const Problem& p, int tile_q) {
+  const int64_t rows = p.max_s_q * (p.dropout_p > 0 ? 1 : p.group);
+  return (rows + tile_q - 1) / tile_q;
+}
+
+int64_t count_items(const Problem& p, int tile_q, int splits) {
+  return p.b * (p.dropout_p > 0 ? p.h_q : p.h_k) * tiles_of(p, tile_q) * splits;
+}
+
+int split_keys_of(const Problem& p, int tile_k) {
+  return static_cast<int>((std::min(p.split_size, kMostKeys) + tile_k - 1) / tile_k * tile_k);
+}
+
+size_t partial_bytes(const Problem& p, int tile_q) { return static_cast<size_t>(tile_q) * static_cast<size_t>(p.d_v + 2) * 4; }
+
+Status configure_sm80(const Problem& p, const DeviceInfo& device, Sm80ForwardConfig* config, int* splits) {
+  set_features(p, config);
+  set_tile(p, device, config);
+  if (!fits(*config, device))
+    return unsupported("d %lld and d_v %lld need %d bytes of shared memory but GPU %d has %d for a block", number(p.d),
+                       number(p.d_v), config->shared_bytes(), device.index, device.shared_bytes);
+  *splits = choose_splits(p, device, *config);
+  config->has_splits = *splits > 1;
+  // Divided so that no product overflows: b * h_q is below 2^31, tiles and splits as well.
+  const int64_t heads = std::max<int64_t>(1, count_items(p, config->tile_q, 1) / std::max<int64_t>(1, tiles_of(p, config->tile_q)));
+  const int64_t tiles = std::max<int64_t>(1, tiles_of(p, config->tile_q)) * *splits;
+  if (tiles > kMostItems / heads)
+    return unsupported("%lld heads of all requests, %lld query tiles and %d key splits are more than the %lld blocks of a launch",
+                       number(heads), number(tiles / *splits), *splits, number(kMostItems));
+  return {};
+}
+
+WorkspaceSize bound_sm80_workspace(const Problem& p, const DeviceInfo& device) {
+  WorkspaceSize size;
+  if (splits_freely(p)) {
+    size.scratch_bytes = static_cast<size_t>(resident_blocks(p, device)) * partial_bytes(p, kTallTile);
+    return size;
+  }
+  int64_t splits = p.num_splits;
+  if (p.split_size > 0) {
+    const int64_t keys = split_keys_of(p, kLeastKeyTile);
+    splits = (p.max_s_k + keys - 1) / keys;
+  }
+  if (splits <= 1) return size;
+  // Rows of all tiles: a slot's last tile may be all but empty.
+  const int64_t rows = p.b * p.h_q * (p.max_s_q + kTallTile - 1);
+  size.scratch_bytes = static_cast<size_t>(rows * splits * (p.d_v + 2) * 4);
+  return size;
+}
+
+}  // namespace flash_attn::cuda

@@ -1,0 +1,28 @@
+// The choices of the mma.sync forward kernel: its config, key splits and item counts, as functions of the problem and the device
+// alone.
+#pragma once
+
+#include "core/backend.h"
+#include "core/problem.h"
+#include "cuda/device.h"
+#include "cuda/kernels/configs.h"
+
+#include <cstdint>
+
+namespace flash_attn::cuda {
+
+Status configure_sm80(const Problem& problem, const DeviceInfo& device, Sm80ForwardConfig* config, int* splits);
+
+// Query tiles of the longest request's rows, stacked over the heads that share a tile.
+int64_t tiles_of(const Problem& problem, int tile_q);
+int64_t count_items(const Problem& problem, int tile_q, int splits);
+
+// Keys of a split where the caller set split_size, rounded up to whole tiles; else 0.
+int split_keys_of(const Problem& problem, int tile_k);
+
+// Of one item's partial result.
+size_t partial_bytes(const Problem& problem, int tile_q);
+
+WorkspaceSize bound_sm80_workspace(const Problem& maxima, const DeviceInfo& device);
+
+}  // namespace flash_attn::cuda

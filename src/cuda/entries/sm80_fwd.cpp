@@ -1,0 +1,147 @@
+// Host half of the mma.sync forward kernel (kernels/sm80_fwd.cuh): what it serves, which tiles it takes, how a run is cut into
+// items, and the plan that launches it.
+#include "core/backend.h"
+#include "cuda/entries/entry.h"
+#include "cuda/entries/forward_params.h"
+#include "cuda/entries/sm80_config.h"
+#include "cuda/jit/source.h"
+#include "cuda/kernels/configs.h"
+#include "cuda/kernels/params.h"
+#include "cuda/launch.h"
+
+#include <algorithm>
+#include <new>
+
+namespace flash_attn::cuda {
+namespace {
+
+const KernelForm kForwardForm = {"sm80_fwd",
+                                 "cuda/kernels/sm80_fwd.cuh",
+                                 "Sm80ForwardConfig",
+                                 "__launch_bounds__(kConfig.threads(), kConfig.blocks_per_sm)",
+                                 "const __grid_constant__ ForwardParams params",
+                                 "sm80_forward<kConfig>(params);"};
+const KernelForm kCombineForm = {"sm80_combine",
+                                 "cuda/kernels/combine.cuh",
+                                 "CombineConfig",
+                                 "__launch_bounds__(kConfig.threads())",
+                                 "const __grid_constant__ ForwardParams params",
+                                 "combine_splits<kConfig>(params);"};
+
+// Heads whose keys and values half of the L2 cache holds are swept together.
+int section_of(const Problem& p, const DeviceInfo& device, int heads) {
+  const int64_t bytes = std::max<int64_t>(1, p.max_s_k * (p.d + p.d_v) * dtype_bytes(p.dtype));
+  return static_cast<int>(std::clamp<int64_t>(device.l2_bytes / 2 / bytes, 1, std::max(heads, 1)));
+}
+
+ForwardParams cut_into_items(const Problem& p, const DeviceInfo& device, const Sm80ForwardConfig& config, int splits) {
+  ForwardParams params = shape_params(p);
+  params.tiles_q = make_divisor(static_cast<unsigned>(std::max<int64_t>(1, tiles_of(p, config.tile_q))));
+  params.splits = make_divisor(static_cast<unsigned>(splits));
+  params.split_keys = split_keys_of(p, config.tile_k);
+  params.section = section_of(p, device, params.heads);
+  params.items = static_cast<int>(count_items(p, config.tile_q, splits));
+  const int64_t rows = std::min<int64_t>(config.tile_q, p.max_s_q * static_cast<int64_t>(params.pack.value));
+  params.combine_groups = static_cast<int>(std::max<int64_t>(1, (rows + CombineConfig::kWarps - 1) / CombineConfig::kWarps));
+  return params;
+}
+
+template <class Config>
+PlannedKernel planned(const KernelForm& form, const Config& config, const DeviceInfo& device, int shared_bytes) {
+  const int capability = device.compute_capability;
+  const auto find = [&form, config, capability](LoadPolicy policy, const LoadedKernel** kernel) {
+    return get_kernel(form, config, capability, policy, kernel);
+  };
+  return PlannedKernel(find, config_name(form, config), device, shared_bytes);
+}
+
+CombineConfig combine_config(const Sm80ForwardConfig& config) {
+  CombineConfig combine;
+  combine.o_dtype = config.o_dtype;
+  combine.d_v = config.d_v;
+  combine.tile_q = config.tile_q;
+  combine.has_lengths = config.has_lengths;
+  return combine;
+}
+
+class Sm80Plan final : public Plan {
+ public:
+  Sm80Plan(const Problem& problem, const DeviceInfo& device, const Sm80ForwardConfig& config, int splits)
+      : problem_(problem),
+        config_(config),
+        combine_config_(combine_config(config)),
+        params_(cut_into_items(problem, device, config, splits)),
+        kernel_(planned(kForwardForm, config_, device, config.shared_bytes())),
+        combine_(planned(kCombineForm, combine_config_, device, 0)),
+        name_("cuda/sm80_fwd/" + arch_name(device.compute_capability)) {}
+
+  const char* kernel() const override { return name_.c_str(); }
+
+  WorkspaceSize workspace() const override {
+    WorkspaceSize size;
+    if (config_.has_splits) size.scratch_bytes = static_cast<size_t>(params_.items) * partial_bytes(problem_, config_.tile_q);
+    return size;
+  }
+
+  std::string text() const override {
+    return format_text(
+        "tiles of %d rows by %d keys, %d warps, %d stages, %d bytes of shared memory, rows in units of %d bytes, %d items, "
+        "%u splits\nconfig: %s",
+        config_.tile_q, config_.tile_k, config_.warps, config_.stages, config_.shared_bytes(), config_.access, params_.items,
+        params_.splits.value, kernel_.name().c_str());
+  }
+
+  Status prepare(void* context) const override {
+    FA_TRY(kernel_.prepare(static_cast<CUcontext>(context)));
+    return config_.has_splits ? combine_.prepare(static_cast<CUcontext>(context)) : Status();
+  }
+
+  Status init_state(void*, size_t, void*) const override { return {}; }
+
+  Status run(const fa_attention_args& args, const fa_workspace& workspace, void* stream, uint32_t run_flags) const override {
+    if (params_.items == 0) return {};
+    ForwardParams params = params_;
+    bind_pointers(problem_, args, &params);
+    params.partials = static_cast<float*>(workspace.scratch);
+    FA_TRY(kernel_.launch(
+        static_cast<CUstream>(stream), run_flags,
+        {blocks(params.items), static_cast<unsigned>(config_.threads()), static_cast<unsigned>(config_.shared_bytes())}, &params));
+    if (!config_.has_splits) return {};
+    const int64_t groups = int64_t{params.items} / params.splits.value * params.combine_groups;
+    return combine_.launch(static_cast<CUstream>(stream), run_flags,
+                           {blocks(groups), static_cast<unsigned>(combine_config_.threads()), 0}, &params);
+  }
+
+ private:
+  unsigned blocks(int64_t work) const {
+    return static_cast<unsigned>(problem_.sm_limit > 0 ? std::min<int64_t>(work, problem_.sm_limit) : work);
+  }
+
+  Problem problem_;
+  Sm80ForwardConfig config_;
+  CombineConfig combine_config_;
+  ForwardParams params_;
+  PlannedKernel kernel_, combine_;
+  std::string name_;
+};
+
+Status supports(const Problem& problem, const DeviceInfo& device) {
+  FA_TRY(check_forward_features(problem));
+  Sm80ForwardConfig config;
+  int splits = 1;
+  return configure_sm80(problem, device, &config, &splits);
+}
+
+Status make_plan(const Problem& problem, const DeviceInfo& device, Plan** plan) {
+  Sm80ForwardConfig config;
+  int splits = 1;
+  FA_TRY(configure_sm80(problem, device, &config, &splits));
+  *plan = new (std::nothrow) Sm80Plan(problem, device, config, splits);
+  return *plan ? Status() : Status(FA_STATUS_OUT_OF_MEMORY, "no memory for a plan");
+}
+
+}  // namespace
+
+extern const KernelEntry kSm80ForwardEntry = {"sm80_fwd", supports, make_plan, bound_sm80_workspace};
+
+}  // namespace flash_attn::cuda
