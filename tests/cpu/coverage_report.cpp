@@ -99,7 +99,9 @@ std::string write_table(const Cells& cells, std::string* faults) {
       "a\n"
       "kernel and instruction set forced by name, each compared with the fp64 oracle. A cell holds the counts for f32, bf16 and "
       "f16.\n"
-      "\"refused\" means that the kernel declined the case by name.\n\n";
+      "\"refused\" means that the kernel declined the case by name. Counts of an instruction set that the writing machine lacks "
+      "come from\n"
+      "another machine, or from an emulator.\n\n";
   std::string absent;
   for (const char* isa : kAllIsas) {
     bool found = false;
