@@ -67,7 +67,7 @@ constexpr int kLaunchClusterDimension = 4;
 constexpr int kLaunchClusterSchedulingPolicy = 5;
 constexpr int kLaunchProgrammaticStreamSerialization = 6;
 
-union CUlaunchAttributeValue {
+union alignas(8) CUlaunchAttributeValue {
   char pad[64];
   struct {
     unsigned int x, y, z;
@@ -91,7 +91,7 @@ struct CUlaunchConfig {
   unsigned int numAttrs;
 };
 
-struct alignas(64) CUtensorMap {
+struct alignas(64) CUtensorMap {  // the alignment of CUDA 12; 13's own declaration asks for more than its driver does
   uint64_t opaque[16];
 };
 

@@ -50,7 +50,9 @@ bool open_library(const std::string& path, Nvrtc* nvrtc, std::string* reason) {
     return false;
   }
   nvrtc->version = major * 1000 + minor * 10;
-  nvrtc->path = path;
+  Dl_info where;
+  const bool is_known = dladdr(reinterpret_cast<void*>(nvrtc->nvrtcVersion), &where) != 0 && where.dli_fname;
+  nvrtc->path = is_known ? where.dli_fname : path.c_str();
   open_builtins(*nvrtc);
   return true;
 }

@@ -28,7 +28,7 @@ constexpr NvrtcResult kNvrtcCompilationFailed = 6;
 
 struct Nvrtc {
   int version = 0;   // 13000: CUDA 13.0
-  std::string path;  // as opened
+  std::string path;  // of the file
 #define FA_NVRTC_POINTER(name, parameters) NvrtcResult(*name) parameters = nullptr;
   FA_NVRTC_FUNCTIONS(FA_NVRTC_POINTER)
 #undef FA_NVRTC_POINTER

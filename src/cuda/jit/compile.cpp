@@ -74,7 +74,7 @@ std::string program_log(const Nvrtc& nvrtc, NvrtcProgram program) {
   if (nvrtc.nvrtcGetProgramLogSize(program, &size) != kNvrtcSuccess || size <= 1) return {};
   std::string log(size, '\0');
   if (nvrtc.nvrtcGetProgramLog(program, log.data()) != kNvrtcSuccess) return {};
-  log.resize(size - 1);  // without the terminating zero
+  while (!log.empty() && (log.back() == '\0' || log.back() == '\n')) log.pop_back();
   return log;
 }
 

@@ -23,7 +23,7 @@ int number_before(std::string_view line, std::string_view unit) {
 // Remarks numbered C75xx tell of wgmma instructions that could not run asynchronously, or of setmaxnreg ignored.
 bool is_note(std::string_view line) {
   const size_t at = line.find("(C75");
-  return at != std::string_view::npos && at + 7 < line.size() && line[at + 7] == ')';
+  return at != std::string_view::npos && at + 6 < line.size() && line[at + 6] == ')';
 }
 
 bool names_function(std::string_view line, std::string_view entry) {
