@@ -26,14 +26,14 @@ bool is_note(std::string_view line) {
   return at != std::string_view::npos && at + 6 < line.size() && line[at + 6] == ')';
 }
 
+bool is_word(char c) { return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || c == '_' || c == '$'; }
+
 bool names_function(std::string_view line, std::string_view entry) {
-  const size_t at = line.find(entry);
-  if (at == std::string_view::npos) return false;
-  const auto is_word = [&](size_t i) {
-    const char c = i < line.size() ? line[i] : ' ';
-    return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || c == '_' || c == '$';
-  };
-  return !(at > 0 && is_word(at - 1)) && !is_word(at + entry.size());
+  for (size_t at = line.find(entry); at != line.npos; at = line.find(entry, at + 1)) {
+    const size_t end = at + entry.size();
+    if ((at == 0 || !is_word(line[at - 1])) && (end >= line.size() || !is_word(line[end]))) return true;
+  }
+  return false;
 }
 
 }  // namespace

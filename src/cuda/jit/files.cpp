@@ -85,7 +85,7 @@ std::string write_file(const std::string& path, std::string_view bytes) {
   if (std::string failure = make_folders(parent_folder(path)); !failure.empty()) return failure;
   const std::string temporary =
       path + "." + std::to_string(getpid()) + "." + std::to_string(counter++) + std::string(kTemporarySuffix);
-  Descriptor file(open(temporary.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600));
+  Descriptor file(open(temporary.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0644));
   if (file.get() < 0) return reason(errno);
   int error = write_all(file.get(), bytes);
   if (!file.close() && error == 0) error = errno;

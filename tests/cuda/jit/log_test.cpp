@@ -30,6 +30,9 @@ TEST(Log, FiguresOfOtherEntriesDoNotCount) {
   EXPECT_EQ(read_log(log, "fwd_2").registers, 255);
   EXPECT_EQ(read_log(log, "fwd_2").static_shared_bytes, 9);
   EXPECT_EQ(read_log(log, "wd").registers, 0);
+  const KernelFacts short_name =
+      read_log("ptxas info    : Compiling entry function 't' for 'sm_80'\nptxas info    : Used 7 registers\n", "t");
+  EXPECT_EQ(short_name.registers, 7);
 }
 
 TEST(Log, SpillsAreDefects) {
