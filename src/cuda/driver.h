@@ -60,7 +60,7 @@ namespace flash_attn::cuda {
   X(cuStreamIsCapturing, (CUstream, int*))                                                                              \
   X(cuStreamBeginCapture, (CUstream, int))                                                                              \
   X(cuStreamEndCapture, (CUstream, CUgraph*))                                                                           \
-  X(cuGraphInstantiate, (CUgraphExec*, CUgraph, unsigned long long))                                                    \
+  X(cuGraphInstantiateWithFlags, (CUgraphExec*, CUgraph, unsigned long long))                                           \
   X(cuGraphLaunch, (CUgraphExec, CUstream))                                                                             \
   X(cuGraphExecDestroy, (CUgraphExec))                                                                                  \
   X(cuGraphDestroy, (CUgraph))                                                                                          \

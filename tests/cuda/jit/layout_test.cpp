@@ -11,6 +11,7 @@ FA_CUDA_FUNCTIONS(FA_TYPE)
 }  // namespace declared
 
 #include <cuda.h>
+#include <cudaTypedefs.h>
 
 #include <cstdio>
 #include <type_traits>
@@ -93,52 +94,81 @@ SAME_OFFSET(CUlaunchConfig, attrs);
 SAME_OFFSET(CUlaunchConfig, numAttrs);
 static_assert(sizeof(ours::CUdeviceptr) == sizeof(::CUdeviceptr) && sizeof(ours::CUdevice) == sizeof(::CUdevice));
 
-// The number and the sizes of parameters, where cuda.h's name has still the meaning of CUDA 12.0.
+// The number and the sizes of parameters, of each function as it was in the newest CUDA up to 12.0: that is what the driver is
+// asked for.
 template <class Result, class... Parameters>
 constexpr unsigned long long sizes(Result (*)(Parameters...)) {
   unsigned long long code = 1;
   ((code = code * 19 + sizeof(Parameters)), ...);
   return code;
 }
-#define SAME_PARAMETERS(name) static_assert(sizes(&::name) == sizes(static_cast<declared::name##_type>(nullptr)), #name)
+#define SAME_PARAMETERS(name, version) \
+  static_assert(sizes(static_cast<PFN_##name##_v##version>(nullptr)) == sizes(static_cast<declared::name##_type>(nullptr)), #name)
 
-SAME_PARAMETERS(cuInit);
-SAME_PARAMETERS(cuDeviceGetAttribute);
-SAME_PARAMETERS(cuDeviceGetName);
-SAME_PARAMETERS(cuDeviceTotalMem);
-SAME_PARAMETERS(cuDevicePrimaryCtxRetain);
-SAME_PARAMETERS(cuLibraryLoadData);
-SAME_PARAMETERS(cuLibraryGetKernel);
-SAME_PARAMETERS(cuKernelGetFunction);
-SAME_PARAMETERS(cuKernelGetAttribute);
-SAME_PARAMETERS(cuKernelSetAttribute);
-SAME_PARAMETERS(cuFuncGetAttribute);
-SAME_PARAMETERS(cuFuncSetAttribute);
-SAME_PARAMETERS(cuOccupancyMaxActiveBlocksPerMultiprocessor);
-SAME_PARAMETERS(cuLaunchKernelEx);
-SAME_PARAMETERS(cuTensorMapReplaceAddress);
-SAME_PARAMETERS(cuPointerGetAttribute);
-SAME_PARAMETERS(cuMemAlloc);
-SAME_PARAMETERS(cuMemAllocHost);
-SAME_PARAMETERS(cuMemGetInfo);
-SAME_PARAMETERS(cuMemcpyHtoD);
-SAME_PARAMETERS(cuMemcpyDtoH);
-SAME_PARAMETERS(cuMemcpyHtoDAsync);
-SAME_PARAMETERS(cuMemcpyDtoHAsync);
-SAME_PARAMETERS(cuMemcpyDtoDAsync);
-SAME_PARAMETERS(cuMemsetD8Async);
-SAME_PARAMETERS(cuMemsetD32Async);
-SAME_PARAMETERS(cuStreamCreate);
-SAME_PARAMETERS(cuStreamWaitEvent);
-SAME_PARAMETERS(cuStreamGetCtx);
-SAME_PARAMETERS(cuStreamIsCapturing);
-SAME_PARAMETERS(cuStreamBeginCapture);
-SAME_PARAMETERS(cuStreamEndCapture);
-SAME_PARAMETERS(cuGraphInstantiate);
-SAME_PARAMETERS(cuGraphLaunch);
-SAME_PARAMETERS(cuEventCreate);
-SAME_PARAMETERS(cuEventRecord);
-SAME_PARAMETERS(cuEventElapsedTime);
+SAME_PARAMETERS(cuInit, 2000);
+SAME_PARAMETERS(cuGetErrorString, 6000);
+SAME_PARAMETERS(cuGetErrorName, 6000);
+SAME_PARAMETERS(cuDeviceGet, 2000);
+SAME_PARAMETERS(cuDeviceGetCount, 2000);
+SAME_PARAMETERS(cuDeviceGetName, 2000);
+SAME_PARAMETERS(cuDeviceGetAttribute, 2000);
+SAME_PARAMETERS(cuDeviceTotalMem, 3020);
+SAME_PARAMETERS(cuDevicePrimaryCtxRetain, 7000);
+SAME_PARAMETERS(cuDevicePrimaryCtxRelease, 11000);
+SAME_PARAMETERS(cuCtxGetCurrent, 4000);
+SAME_PARAMETERS(cuCtxSetCurrent, 4000);
+SAME_PARAMETERS(cuCtxPushCurrent, 4000);
+SAME_PARAMETERS(cuCtxPopCurrent, 4000);
+SAME_PARAMETERS(cuCtxGetDevice, 2000);
+SAME_PARAMETERS(cuCtxSynchronize, 2000);
+SAME_PARAMETERS(cuLibraryLoadData, 12000);
+SAME_PARAMETERS(cuLibraryUnload, 12000);
+SAME_PARAMETERS(cuLibraryGetKernel, 12000);
+SAME_PARAMETERS(cuKernelGetFunction, 12000);
+SAME_PARAMETERS(cuKernelGetAttribute, 12000);
+SAME_PARAMETERS(cuKernelSetAttribute, 12000);
+SAME_PARAMETERS(cuFuncGetAttribute, 2020);
+SAME_PARAMETERS(cuFuncSetAttribute, 9000);
+SAME_PARAMETERS(cuOccupancyMaxActiveBlocksPerMultiprocessor, 6050);
+SAME_PARAMETERS(cuLaunchKernelEx, 11060);
+SAME_PARAMETERS(cuTensorMapEncodeTiled, 12000);
+SAME_PARAMETERS(cuTensorMapReplaceAddress, 12000);
+SAME_PARAMETERS(cuPointerGetAttribute, 4000);
+SAME_PARAMETERS(cuMemAlloc, 3020);
+SAME_PARAMETERS(cuMemFree, 3020);
+SAME_PARAMETERS(cuMemAllocHost, 3020);
+SAME_PARAMETERS(cuMemFreeHost, 2000);
+SAME_PARAMETERS(cuMemGetInfo, 3020);
+SAME_PARAMETERS(cuMemcpyHtoD, 3020);
+SAME_PARAMETERS(cuMemcpyDtoH, 3020);
+SAME_PARAMETERS(cuMemcpyHtoDAsync, 3020);
+SAME_PARAMETERS(cuMemcpyDtoHAsync, 3020);
+SAME_PARAMETERS(cuMemcpyDtoDAsync, 3020);
+SAME_PARAMETERS(cuMemsetD8Async, 3020);
+SAME_PARAMETERS(cuMemsetD32Async, 3020);
+SAME_PARAMETERS(cuStreamCreate, 2000);
+SAME_PARAMETERS(cuStreamDestroy, 4000);
+SAME_PARAMETERS(cuStreamSynchronize, 2000);
+SAME_PARAMETERS(cuStreamWaitEvent, 3020);
+SAME_PARAMETERS(cuStreamGetCtx, 9020);
+SAME_PARAMETERS(cuStreamIsCapturing, 10000);
+SAME_PARAMETERS(cuStreamBeginCapture, 10010);
+SAME_PARAMETERS(cuStreamEndCapture, 10000);
+SAME_PARAMETERS(cuGraphInstantiateWithFlags, 11040);
+SAME_PARAMETERS(cuGraphLaunch, 10000);
+SAME_PARAMETERS(cuGraphExecDestroy, 10000);
+SAME_PARAMETERS(cuGraphDestroy, 10000);
+SAME_PARAMETERS(cuEventCreate, 2000);
+SAME_PARAMETERS(cuEventDestroy, 4000);
+SAME_PARAMETERS(cuEventRecord, 2000);
+SAME_PARAMETERS(cuEventSynchronize, 2000);
+SAME_PARAMETERS(cuEventElapsedTime, 2000);
+
+// A new function belongs in this list.
+constexpr int kChecked = 58;
+#define FA_COUNT(name, parameters) +1
+static_assert(FA_CUDA_FUNCTIONS(FA_COUNT) == kChecked);
+#undef FA_COUNT
 
 int main() {
   std::puts("driver_types.h agrees with cuda.h");
