@@ -85,7 +85,7 @@ typedef struct fa_tensor_desc {
   int32_t rank;
   int64_t shape[FA_MAX_RANK];
   int64_t stride[FA_MAX_RANK]; /* elements; stride[rank-1] is 1 */
-  int64_t alignment;           /* bytes the base pointer is promised to be a multiple of; 0: the element size */
+  int64_t alignment;           /* bytes the base pointer is promised to be a multiple of; 0: the element size, on GPUs 16 */
 } fa_tensor_desc;
 
 /* ---- Problem description ------------------------------------------------------------------------------------ */

@@ -25,8 +25,10 @@ Axes axes_of(const fa_tensor_desc& tensor) {
   return Axes{tensor.stride[0], tensor.stride[1], tensor.stride[2]};
 }
 
-int64_t alignment_of(const fa_tensor_desc& tensor) {
-  return std::max(tensor.alignment, dtype_bytes(static_cast<DType>(tensor.dtype)));
+// Nothing promised: what allocations of the device have anyway, and the fast kernels ask for.
+int64_t alignment_of(const fa_tensor_desc& tensor, fa_device_type device_type) {
+  const int64_t unpromised = device_type == FA_DEVICE_CUDA ? 16 : dtype_bytes(static_cast<DType>(tensor.dtype));
+  return tensor.alignment > 0 ? tensor.alignment : unpromised;
 }
 
 // Three dimensions (packed) or four.
@@ -175,7 +177,7 @@ Status read_query(const fa_attention_desc& desc, Problem* problem) {
   problem->d = q.shape[q.rank - 1];
   if (std::isnan(problem->scale)) problem->scale = static_cast<float>(1.0 / std::sqrt(static_cast<double>(problem->d)));
   problem->q = axes_of(q);
-  problem->q_alignment = alignment_of(q);
+  problem->q_alignment = alignment_of(q, desc.device_type);
   return read_batch(desc, problem);
 }
 
@@ -208,8 +210,8 @@ Status read_keys(const fa_attention_desc& desc, Problem* problem) {
   problem->k = axes_of(k);
   problem->v = axes_of(v);
   if (problem->kv_layout == KvLayout::pointers) problem->k.batch = problem->v.batch = 0;
-  problem->k_alignment = alignment_of(k);
-  problem->v_alignment = alignment_of(v);
+  problem->k_alignment = alignment_of(k, desc.device_type);
+  problem->v_alignment = alignment_of(v, desc.device_type);
   return read_key_lengths(desc, problem);
 }
 
@@ -225,7 +227,7 @@ Status read_outputs(const fa_attention_desc& desc, Problem* problem) {
   if (is_forward) FA_TRY(check_no_self_overlap("o", o));
   problem->o_dtype = static_cast<DType>(o.dtype);
   problem->o = axes_of(o);
-  problem->o_alignment = alignment_of(o);
+  problem->o_alignment = alignment_of(o, desc.device_type);
   problem->has_lse = problem->has_tensor(TensorId::lse);
   if (!problem->has_lse) return Status();
   const fa_tensor_desc& lse = desc.lse;

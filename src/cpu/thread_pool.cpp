@@ -123,6 +123,8 @@ class Pool {
         relax();
       }
       if ((offer & kOpen) && now < patience) idle_since = now;
+      // Where there are more threads than processors, whoever has work must not wait for those who have none.
+      std::this_thread::yield();
     }
     sleepers_.fetch_add(1, std::memory_order_seq_cst);
     while (true) {

@@ -7,8 +7,8 @@
 namespace flash_attn::cuda {
 namespace {
 
-constexpr const KernelEntry* kEntries[] = {&kSm80ForwardEntry};
-constexpr const char* kKernelNames[] = {"sm80_fwd", nullptr};
+constexpr const KernelEntry* kEntries[] = {&kSm90ForwardEntry, &kSm80ForwardEntry};
+constexpr const char* kKernelNames[] = {"sm90_fwd", "sm80_fwd", nullptr};
 
 Status check_name(const Problem& problem) {
   if (problem.kernel.empty()) return {};

@@ -5,6 +5,9 @@
 #include "core/problem.h"
 #include "core/status.h"
 #include "cuda/device.h"
+#include "cuda/jit/kernel_request.h"
+
+#include <vector>
 
 namespace flash_attn::cuda {
 
@@ -16,8 +19,11 @@ struct KernelEntry {
   Status (*plan)(const Problem& problem, const DeviceInfo& device, Plan** plan);
   // Enough for every problem whose extents do not exceed this one's.
   WorkspaceSize (*workspace_bound)(const Problem& maxima, const DeviceInfo& device);
+  // The texts that a plan of it would compile, for archives and checks without a GPU; nullable.
+  Status (*kernels)(const Problem& problem, const DeviceInfo& device, std::vector<KernelRequest>* requests) = nullptr;
 };
 
+extern const KernelEntry kSm90ForwardEntry;
 extern const KernelEntry kSm80ForwardEntry;
 
 // What no kernel of this room serves, in words.

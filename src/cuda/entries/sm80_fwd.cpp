@@ -140,8 +140,17 @@ Status make_plan(const Problem& problem, const DeviceInfo& device, Plan** plan) 
   return *plan ? Status() : Status(FA_STATUS_OUT_OF_MEMORY, "no memory for a plan");
 }
 
+Status list_kernels(const Problem& problem, const DeviceInfo& device, std::vector<KernelRequest>* requests) {
+  Sm80ForwardConfig config;
+  int splits = 1;
+  FA_TRY(configure_sm80(problem, device, &config, &splits));
+  requests->push_back(kernel_request(kForwardForm, config, device.compute_capability));
+  if (config.has_splits) requests->push_back(kernel_request(kCombineForm, combine_config(config), device.compute_capability));
+  return {};
+}
+
 }  // namespace
 
-extern const KernelEntry kSm80ForwardEntry = {"sm80_fwd", supports, make_plan, bound_sm80_workspace};
+extern const KernelEntry kSm80ForwardEntry = {"sm80_fwd", supports, make_plan, bound_sm80_workspace, list_kernels};
 
 }  // namespace flash_attn::cuda

@@ -12,7 +12,7 @@
 #include "ptx/special.cuh"
 #include "ptx/tma.cuh"
 #include "ptx/warpgroup.cuh"
-#include "sm90_config.h"
+#include "sm90_configs.h"
 #include "sm90_softmax.cuh"
 #include "sm90_request.cuh"
 
@@ -33,7 +33,8 @@ __device__ __forceinline__ int q_phase(int count) {
 
 // A tile of query rows of one head, and the key blocks [first, last) it meets. m < 0: no more.
 struct Sm90Item {
-  int m, head, batch, first, last, s_q, s_k, q_row;
+  int m, first, last, s_k;        // first 16 bytes of its slot in shared memory
+  int head, batch, s_q, q_row;  // the other 16
 };
 
 template <class Config>
@@ -57,7 +58,7 @@ __device__ __forceinline__ Sm90Item find_item(const Sm90ForwardParams& p, int ti
   item.first = 0;
   int end = item.s_k;
   if constexpr (c.mask != Sm90Mask::none) {
-    const MaskRule rule = read_rule(p, item.batch, item.s_q, item.s_k);
+    const MaskRule rule = read_rule<Config>(p, item.batch, item.s_q, item.s_k);
     end = static_cast<int>(key_interval(rule, min((m + 1) * c.tile_q(), max(item.s_q, 1)) - 1).hi);
     if constexpr (c.mask == Sm90Mask::interval) item.first = static_cast<int>(key_interval(rule, m * c.tile_q()).lo) / c.tile_k;
   }
@@ -100,8 +101,8 @@ __device__ __forceinline__ void produce(const TensorMap* map_q, const TensorMap*
     }
     const int slot = count & 1;
     barrier_wait(smem + at.item_empty + 8 * slot, ((count >> 1) & 1) ^ 1);
-    store_shared4(smem + at.items + 32 * slot, item.m, item.head, item.batch, item.first);
-    store_shared4(smem + at.items + 32 * slot + 16, item.last, item.s_q, item.s_k, item.q_row);
+    store_shared4(smem + at.items + 32 * slot, item.m, item.first, item.last, item.s_k);
+    store_shared4(smem + at.items + 32 * slot + 16, item.head, item.batch, item.s_q, item.q_row);
     barrier_arrive(smem + at.item_full + 8 * slot);
     if (item.m < 0) break;
 
@@ -215,18 +216,29 @@ struct Sm90Consumer {
     for (int i = 0; i < c.tile_k / 4; ++i) P[i] = pack2<c.dtype>(S[2 * i], S[2 * i + 1]);
   }
 
-  __device__ __forceinline__ Sm90Item fetch_item(int count) {
-    const int slot = count & 1;
-    Sm90Item item;
-    barrier_wait(smem + at.item_full + 8 * slot, (count >> 1) & 1);
-    load_shared4(smem + at.items + 32 * slot, item.m, item.head, item.batch, item.first);
-    load_shared4(smem + at.items + 32 * slot + 16, item.last, item.s_q, item.s_k, item.q_row);
-    item.m = __shfl_sync(0xffffffffu, item.m, 0);
-    item.first = __shfl_sync(0xffffffffu, item.first, 0);
-    item.last = __shfl_sync(0xffffffffu, item.last, 0);
-    __syncwarp();
-    if (lane == 0) barrier_arrive(smem + at.item_empty + 8 * slot);
+  // What the loop over blocks needs of a tile.
+  struct Span {
+    int m, first, last, s_k;
+  };
+  __device__ __forceinline__ Span fetch_span(int count) {
+    Span span;
+    barrier_wait(smem + at.item_full + 8 * (count & 1), (count >> 1) & 1);
+    load_shared4(smem + at.items + 32 * (count & 1), span.m, span.first, span.last, span.s_k);
+    span.m = __shfl_sync(0xffffffffu, span.m, 0);
+    span.first = __shfl_sync(0xffffffffu, span.first, 0);
+    span.last = __shfl_sync(0xffffffffu, span.last, 0);
+    return span;
+  }
+
+  // The rest, read again where it is needed: registers are too dear to keep it over the loop.
+  __device__ __forceinline__ Sm90Item complete(const Span& span, int count) {
+    Sm90Item item{span.m, span.first, span.last, span.s_k, 0, 0, 0, 0};
+    load_shared4(smem + at.items + 32 * (count & 1) + 16, item.head, item.batch, item.s_q, item.q_row);
     return item;
+  }
+  __device__ __forceinline__ void release_item(int count) {
+    __syncwarp();
+    if (lane == 0) barrier_arrive(smem + at.item_empty + 8 * (count & 1));
   }
 
   // The first scores of a tile. Without a tile the product still runs, over whatever lies there, so that the stream has no branch.
@@ -254,7 +266,7 @@ struct Sm90Consumer {
 #pragma unroll
     for (int r = 0; r < 2; ++r) rows.lo[r] = 0, rows.hi[r] = item.s_k - first_column, rows.diagonal[r] = 0, rows.slope[r] = 0.f;
     if constexpr (c.mask != Sm90Mask::none || c.has_alibi) {
-      const MaskRule rule = read_rule(p, item.batch, item.s_q, item.s_k);
+      const MaskRule rule = read_rule<Config>(p, item.batch, item.s_q, item.s_k);
 #pragma unroll
       for (int r = 0; r < 2; ++r) {
         const int row = row0 + row_in_group + 8 * r;
@@ -371,13 +383,13 @@ struct Sm90Consumer {
   __device__ __forceinline__ void run() {
     if (c.takes_turns && group == c.groups - 1) named_arrive(1, 256);  // group 0 goes first
     int count = 0;
-    Sm90Item item = fetch_item(0);
+    Span item = fetch_span(0);
     if (item.m < 0) return;
     begin_item(0, true);
     wgmma_wait<0>();
     pin(S);
     while (true) {
-      const Rows rows = open_rows(item);
+      const Rows rows = open_rows(complete(item, count));
       RowState state;
       int accumulates = 0;
       release_k();
@@ -405,13 +417,14 @@ struct Sm90Consumer {
 
       // The last values of this tile, then the first scores of the next one: the epilogue hides behind them.
       issue_values(accumulates);
-      Sm90Item next;
+      Span next;
       if constexpr (c.overlaps_tiles) {
-        next = fetch_item(count + 1);
+        next = fetch_span(count + 1);
         begin_item(count + 1, next.m >= 0);
       }
+      const Sm90Item done = complete(item, count);
       float factor[2];
-      finish_rows(item, state, factor);
+      finish_rows(done, state, factor);
       named_sync(8 + group, 128);  // everyone knows that the staging buffer is free
       wgmma_wait<c.overlaps_tiles ? 1 : 0>();
       pin(O);
@@ -421,13 +434,14 @@ struct Sm90Consumer {
       stage_output(staging, factor);
       fence_async_proxy();
       named_sync(8 + group, 128);
-      if (leader) write_output(item, staging);
+      if (leader) write_output(done, staging);
+      release_item(count);
       if constexpr (!c.overlaps_tiles) {
         if (leader) {
           tma_store_wait_read();
           if (c.shares_q_buffer) release_q(count);
         }
-        next = fetch_item(count + 1);
+        next = fetch_span(count + 1);
         if (next.m < 0) break;
         begin_item(count + 1, true);
       }
@@ -444,8 +458,7 @@ struct Sm90Consumer {
 // ---- Kernel ----
 
 template <class Config>
-__device__ __forceinline__ void sm90_forward(const TensorMap* map_q, const TensorMap* map_k, const TensorMap* map_v,
-                                             const TensorMap* map_o, const Sm90ForwardParams& p) {
+__device__ __forceinline__ void sm90_forward(const Sm90ForwardArguments& arguments) {
   constexpr Sm90ForwardConfig c = Config::value;
   constexpr Sm90Layout at(c);
   constexpr int launch_registers = 65536 / c.threads() / 8 * 8;
@@ -457,10 +470,10 @@ __device__ __forceinline__ void sm90_forward(const TensorMap* map_q, const Tenso
   const unsigned smem = shared_address(shared_memory);
   const int group = __shfl_sync(0xffffffffu, threadIdx.x / 128, 0);
   if (threadIdx.x == 0) {
-    prefetch_map(map_q);
-    prefetch_map(map_k);
-    prefetch_map(map_v);
-    prefetch_map(map_o);
+    prefetch_map(&arguments.q);
+    prefetch_map(&arguments.k);
+    prefetch_map(&arguments.v);
+    prefetch_map(&arguments.o);
     for (int i = 0; i < 2 * c.groups; ++i) barrier_init(smem + at.q_full + 8 * i, 1), barrier_init(smem + at.q_empty + 8 * i, 1);
     for (int i = 0; i < c.stages; ++i) {
       barrier_init(smem + at.k_full + 8 * i, 1), barrier_init(smem + at.k_empty + 8 * i, c.groups);
@@ -473,10 +486,10 @@ __device__ __forceinline__ void sm90_forward(const TensorMap* map_q, const Tenso
   __syncthreads();
   if (group == 0) {
     shrink_registers<c.producer_registers>();
-    if (threadIdx.x == 0) produce<Config>(map_q, map_k, map_v, p, smem);
+    if (threadIdx.x == 0) produce<Config>(&arguments.q, &arguments.k, &arguments.v, arguments.params, smem);
   } else {
     grow_registers<c.consumer_registers>();
-    Sm90Consumer<Config> consumer(p, map_o, smem, group - 1);
+    Sm90Consumer<Config> consumer(arguments.params, &arguments.o, smem, group - 1);
     consumer.run();
   }
 }

@@ -4,7 +4,7 @@
 
 #include "math/mask.h"
 #include "ptx/tma.cuh"
-#include "sm90_config.h"
+#include "sm90_configs.h"
 
 namespace flash_attn::cuda {
 
@@ -51,13 +51,16 @@ __device__ __forceinline__ MapPoint first_row(int row, int length, int head, int
   else return {0, 0, head, batch, 0};
 }
 
+template <class Config>
 __device__ __forceinline__ MaskRule read_rule(const Sm90ForwardParams& p, int batch, int s_q, int s_k) {
   MaskRule rule;
   rule.s_k = s_k;
   rule.delta = p.diagonal == 0 ? s_k - s_q : (p.diagonal == 1 ? 0 : (p.diagonal == 2 ? p.diagonal_offset : p.diagonal_offsets[batch]));
-  rule.window_left = p.window_left;
   rule.window_right = p.window_right;
-  rule.chunk = p.chunk;
+  if constexpr (Config::value.mask == Sm90Mask::interval) {
+    rule.window_left = p.window_left;
+    rule.chunk = p.chunk;
+  }
   rule.causal = p.mask_kinds ? p.mask_kinds[batch] == static_cast<int>(MaskKind::causal) : p.is_causal != 0;
   return rule;
 }

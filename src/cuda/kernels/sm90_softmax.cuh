@@ -3,7 +3,7 @@
 #pragma once
 
 #include "ptx/special.cuh"
-#include "sm90_config.h"
+#include "sm90_configs.h"
 
 namespace flash_attn::cuda {
 

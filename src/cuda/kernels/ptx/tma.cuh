@@ -2,11 +2,9 @@
 // (first_row in sm90_request.cuh).
 #pragma once
 
-namespace flash_attn::cuda {
+#include "../sm90_configs.h"
 
-struct __align__(64) TensorMap {
-  unsigned long long words[16];
-};
+namespace flash_attn::cuda {
 
 struct MapPoint {
   int column, row, outer0, outer1, outer2;

@@ -6,6 +6,11 @@
 
 namespace flash_attn::cuda {
 
+// A tensor map, as the driver encodes it (CUtensorMap).
+struct alignas(64) TensorMap {
+  unsigned long long words[16];
+};
+
 enum class Sm90Mask : int {
   none,      // only the request's end
   right,     // hidden from some key on: causal, diagonal offsets, right windows
@@ -115,6 +120,12 @@ struct Sm90ForwardParams {
   int tiles = 0;    // tiles_q * h_q * b
   int section = 1;  // heads swept together, so that their keys stay in L2
   float scale = 1, scale_log2 = 1, softcap = 0;
+};
+
+// The kernel's one argument.
+struct Sm90ForwardArguments {
+  TensorMap q, k, v, o;
+  Sm90ForwardParams params;
 };
 
 }  // namespace flash_attn::cuda
