@@ -108,6 +108,7 @@ struct Job {
   CompileReport* report;
   Status status;
   bool out_of_memory = false;
+  bool has_thrown = false;
 };
 
 void* run_job(void* pointer) {
@@ -116,6 +117,8 @@ void* run_job(void* pointer) {
     job.status = compile_here(*job.nvrtc, *job.request, job.with_lines, job.report);
   } catch (const std::bad_alloc&) {
     job.out_of_memory = true;
+  } catch (...) {
+    job.has_thrown = true;  // an exception may not leave a thread
   }
   return nullptr;
 }
@@ -132,7 +135,7 @@ std::vector<std::string> compile_options(const KernelRequest& request, bool with
 
 Status compile(const Nvrtc& nvrtc, const KernelRequest& request, bool with_lines, CompileReport* report) {
   const auto start = std::chrono::steady_clock::now();
-  Job job{&nvrtc, &request, with_lines, report, {}, false};
+  Job job{&nvrtc, &request, with_lines, report, {}, false, false};
   pthread_attr_t attributes;
   pthread_attr_init(&attributes);
   pthread_attr_setstacksize(&attributes, kStackBytes);
@@ -144,6 +147,7 @@ Status compile(const Nvrtc& nvrtc, const KernelRequest& request, bool with_lines
             format_text("no thread could be started to compile %s (error %d)", request.name.c_str(), error)};
   pthread_join(thread, nullptr);
   if (job.out_of_memory) return {FA_STATUS_OUT_OF_MEMORY, "the host allocator failed while compiling " + request.name};
+  if (job.has_thrown) return {FA_STATUS_INTERNAL, "an unexpected exception while compiling " + request.name};
   report->seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
   return job.status;
 }
