@@ -73,6 +73,7 @@ bool Archive::find(const Digest& key, KernelImage* image) const {
 
 Status write_archive(const std::string& path, const std::vector<KernelImage>& images) {
   std::vector<const KernelImage*> sorted;
+  sorted.reserve(images.size());
   for (const KernelImage& image : images) sorted.push_back(&image);
   std::stable_sort(sorted.begin(), sorted.end(), [](const KernelImage* a, const KernelImage* b) { return a->key < b->key; });
   const auto same = [](const KernelImage* a, const KernelImage* b) { return a->key == b->key; };

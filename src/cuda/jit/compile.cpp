@@ -84,6 +84,7 @@ Status compile_here(const Nvrtc& nvrtc, const KernelRequest& request, bool with_
   FA_TRY(create(nvrtc, request, &program));
   const std::vector<std::string> options = compile_options(request, with_lines, nvrtc.version);
   std::vector<const char*> pointers;
+  pointers.reserve(options.size());
   for (const std::string& option : options) pointers.push_back(option.c_str());
   const NvrtcResult result = nvrtc.nvrtcCompileProgram(program.handle, static_cast<int>(pointers.size()), pointers.data());
   report->log = program_log(nvrtc, program.handle);

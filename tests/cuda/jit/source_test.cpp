@@ -141,7 +141,7 @@ TEST(Headers, AreTheFilesOfTheTree) {
     // Includes are the one thing that embedding rewrites.
     for (std::string* side : {&file, &text})
       for (const std::string& name : included(*side)) side->erase(side->find("\"" + name), name.size() + 2);
-    EXPECT_EQ(text, file) << kEmbeddedHeaders[i].name;
+    EXPECT_TRUE(text == file) << "build again? " << kEmbeddedHeaders[i].name;
   }
 }
 
