@@ -44,10 +44,12 @@ Tiling choose_tiling(const Problem& problem, const KernelTable& table, KernelKin
   // transpose V, want them long even at some cost to balance.
   constexpr int64_t kOperandBytes = 512 * 1024;
   const int64_t longest = std::min<int64_t>(kMostBlockRows, kOperandBytes / (4 * (problem.d + problem.d_v)));
-  const int64_t tasks_per_thread = tiling.format.buffers > 1 ? 2 : 4;
+  const bool is_tiled = tiling.format.buffers > 1;
+  const int64_t tasks_per_thread = is_tiled ? 2 : 4;
+  const int64_t least = is_tiled ? 2 * lanes : lanes;  // a lone panel would leave the matrix unit waiting for its weights
   const int64_t most = std::max<int64_t>(longest / lanes, 1) * lanes;
   const int64_t even = round_up(ceil_div(std::max<int64_t>(all_rows, 1), tasks_per_thread * threads), lanes);
-  tiling.block_rows = static_cast<int>(std::min({most, even, round_up(std::max<int64_t>(rows, 1), lanes)}));
+  tiling.block_rows = static_cast<int>(std::min({most, std::max(even, least), round_up(std::max<int64_t>(rows, 1), lanes)}));
   tiling.threads = threads;
   const PanelScratch panel(tiling.format, problem.d, problem.d_v, tiling.block_rows, tiling.block_keys);
   const int64_t by_rows = table.row_scratch_bytes(problem.d, problem.d_v);
