@@ -13,6 +13,8 @@ namespace {
 constexpr size_t kEnoughOutputs = 3000;
 constexpr int kMostDraws = 16;
 
+}  // namespace
+
 double pooled_tolerance(const CaseSpec& spec, fa_dtype dtype, uint64_t seed, const Reference& own) {
   size_t outputs = own.exact.o.size();
   double tolerance = own.o_tolerance;
@@ -24,8 +26,6 @@ double pooled_tolerance(const CaseSpec& spec, fa_dtype dtype, uint64_t seed, con
   }
   return tolerance;
 }
-
-}  // namespace
 
 std::string check_case(const CaseSpec& spec, fa_dtype dtype, uint64_t seed, const CheckOptions& options) {
   // Odd seeds put buffers against the guard page behind them, even ones against that before them.

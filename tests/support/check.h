@@ -15,6 +15,9 @@ struct CheckOptions {
   double o_tolerance = 0;     // replaces the one that is found for the case, where larger; see compare()
 };
 
+// How far o may be off: the rule's allowance, for small problems over several draws of their data.
+double pooled_tolerance(const CaseSpec& spec, fa_dtype dtype, uint64_t seed, const Reference& own);
+
 // Empty if every choice either agrees with the oracle or refuses the case, and each instruction set has a kernel that serves it.
 std::string check_case(const CaseSpec& spec, fa_dtype dtype, uint64_t seed, const CheckOptions& options = {});
 

@@ -37,6 +37,11 @@ class TestProblem {
   // Name, fields, dtype and seed: enough to build it again.
   std::string text() const;
 
+  // The memory behind the pointers, for those who copy it elsewhere.
+  const std::deque<GuardedBuffer>& inputs() const { return inputs_; }
+  const GuardedBuffer& o_buffer() const { return o_; }
+  const GuardedBuffer& lse_buffer() const { return lse_; }
+
   // Fill o and lse with the sentinel.
   void reset_outputs();
   Outputs read_outputs(const std::vector<oracle::RowId>& rows) const;

@@ -14,7 +14,7 @@ constexpr int64_t kMostDim = 256;
 constexpr int64_t kMostKeys = int64_t{1} << 30;
 constexpr int64_t kMostRows = (int64_t{1} << 31) - 256;
 constexpr int64_t kMostItems = (int64_t{1} << 31) - 256;
-constexpr int kTallTile = 128, kShortTile = 64, kLeastKeyTile = 16;
+constexpr int kTallTile = 128, kShortTile = 64, kLeastTile = 32, kLeastKeyTile = 16;
 
 long long number(int64_t value) { return value; }
 
@@ -53,7 +53,8 @@ void set_features(const Problem& p, Sm80ForwardConfig* c) {
   c->has_bool_mask = p.has_mask;
   c->has_tree = p.has_tree_mask;
   // The maximum of products is that of scores only under a positive scale.
-  c->is_scaled = c->has_softcap || c->has_alibi || p.has_bias || p.has_mask || p.has_tree_mask || !(p.scale > 1e-30f);
+  c->is_scaled =
+      c->has_softcap || c->has_alibi || p.has_bias || p.has_mask || p.has_tree_mask || !(p.scale > 1e-30f && p.scale < 1e6f);
   c->has_dropout = p.dropout_p > 0;
   c->is_paged = p.kv_layout == KvLayout::paged;
   c->has_lengths = reads_lengths(p);
@@ -71,19 +72,22 @@ void set_tile(const Problem& p, const DeviceInfo& device, Sm80ForwardConfig* c) 
       !c->is_scaled && !c->has_dropout && c->mask != KeyMask::interval && c->access == 16 && c->dtype != DType::f32;
   const bool is_short = p.max_s_q * p.group <= kShortTile && (p.flags & FA_FLAG_BATCH_INVARIANT) == 0;
   c->tile_q = is_lean && !is_short ? kTallTile : kShortTile;
-  c->tile_k = 64;
+  c->tile_k = c->tile_q == kTallTile && dim > 112 && dim <= 128 ? 48 : 64;  // as many as registers hold
   c->warps = c->tile_q == kTallTile && dim > 128 ? 8 : 4;
   c->blocks_per_sm = c->warps == 8 ? 1 : 2;
   if (c->dtype == DType::f32) c->tile_k = dim > 128 ? 16 : 32;
   if (c->dtype != DType::f32 && !is_lean && dim > 128) c->tile_k = 32;
-  c->stages = 2;
-  if (!fits(*c, device)) c->stages = 1;
+  while (!fits(*c, device) && c->tile_k > 32) c->tile_k -= kLeastKeyTile;
   if (!fits(*c, device)) c->blocks_per_sm = 1;
   if (!fits(*c, device) && c->tile_q == kTallTile) {
     c->tile_q = kShortTile;
     c->warps = 4;
   }
-  while (!fits(*c, device) && c->tile_k > kLeastKeyTile) c->tile_k /= 2;
+  while (!fits(*c, device) && c->tile_k > kLeastKeyTile) c->tile_k -= kLeastKeyTile;
+  if (!fits(*c, device)) {
+    c->tile_q = kLeastTile;
+    c->warps = 2;
+  }
 }
 
 // Blocks that run at a time.

@@ -85,10 +85,10 @@ class Sm80Plan final : public Plan {
 
   std::string text() const override {
     return format_text(
-        "tiles of %d rows by %d keys, %d warps, %d stages, %d bytes of shared memory, rows in units of %d bytes, %d items, "
+        "tiles of %d rows by %d keys, %d warps, %d bytes of shared memory, rows in units of %d bytes, %d items, "
         "%u splits\nconfig: %s",
-        config_.tile_q, config_.tile_k, config_.warps, config_.stages, config_.shared_bytes(), config_.access, params_.items,
-        params_.splits.value, kernel_.name().c_str());
+        config_.tile_q, config_.tile_k, config_.warps, config_.shared_bytes(), config_.access, params_.items, params_.splits.value,
+        kernel_.name().c_str());
   }
 
   Status prepare(void* context) const override {

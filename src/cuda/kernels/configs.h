@@ -33,7 +33,6 @@ struct Sm80ForwardConfig {
   int tile_q = 128;       // query rows of a block
   int tile_k = 64;        // keys per step
   int warps = 4;          // each owns tile_q / warps rows
-  int stages = 1;         // K and V tiles in shared memory: 1 or 2
   int blocks_per_sm = 1;  // that registers must leave room for
   int access = 16;        // bytes that rows of q, k and v are multiples of: 16, 8, 4 or the element size
   bool o_pairs = true;    // rows of o start at multiples of two elements
@@ -58,7 +57,6 @@ struct Sm80ForwardConfig {
     visit("tile_q", tile_q);
     visit("tile_k", tile_k);
     visit("warps", warps);
-    visit("stages", stages);
     visit("blocks_per_sm", blocks_per_sm);
     visit("access", access);
     visit("o_pairs", o_pairs);
@@ -88,10 +86,11 @@ struct Sm80ForwardConfig {
 
   // Shared memory: Q, the K tiles, the V tiles, and where a paged tile's rows lie.
   constexpr int k_at() const { return tile_q * row_bytes(); }
-  constexpr int v_at() const { return k_at() + stages * tile_k * row_bytes(); }
-  constexpr int slots_at() const { return v_at() + stages * tile_k * row_bytes_v(); }
+  constexpr int v_at() const { return k_at() + kStages * tile_k * row_bytes(); }
+  constexpr int slots_at() const { return v_at() + kStages * tile_k * row_bytes_v(); }
   constexpr int shared_bytes() const { return slots_at() + (is_paged ? kSlotTiles * tile_k * 8 : 0); }
 
+  static constexpr int kStages = 2;     // K and V tiles: one being read, one on its way
   static constexpr int kSlotTiles = 4;  // tiles whose page lookups are kept
 };
 

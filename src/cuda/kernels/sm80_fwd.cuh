@@ -37,11 +37,14 @@ struct Sm80Forward {
 
   __device__ __forceinline__ int row_of(int n) const { return warp_row + n / 2 * 16 + n % 2 * 8 + lane_id() / 4; }
 
+  // What scores are multiplied by to be in the log2 domain.
+  __device__ __forceinline__ float factor() const { return C.is_scaled ? 1.0f : p.scale * kLog2E; }
+
   // ---- Loads ----
 
   __device__ __forceinline__ void load_queries() {
     const int first = item.tile * C.tile_q;
-    copy_rows<C.tile_q, C.row_bytes(), C.d * kElement, kThreads, C.access>(shared, [&](int row, const char*& address) {
+    copy_rows<C.tile_q, C.row_bytes(), C.d * kElement, kThreads, C.access>(shared, threadIdx.x, [&](int row, const char*& address) {
       const int at = min(first + row, rows - 1);
       const RowPlace place = place_of(p, item.slot, at);
       address = p.q + query_offset(p.q_axes, request, place.i, place.head) * kElement;
@@ -56,20 +59,21 @@ struct Sm80Forward {
     const Axes& axes = kIsValue ? p.v_axes : p.k_axes;
     const char* const base = kIsValue ? keys.v : keys.k;
     const int count = static_cast<int>(request.s_k) - block * C.tile_k;
-    const unsigned target = shared + (kIsValue ? C.v_at() : C.k_at()) + step % C.stages * C.tile_k * kRowBytes;
+    const unsigned target = shared + (kIsValue ? C.v_at() : C.k_at()) + step % C.kStages * C.tile_k * kRowBytes;
     const long long row_bytes = axes.row * kElement;
+    const unsigned thread = forget(threadIdx.x);
     constexpr int kValid = (kIsValue ? C.d_v : C.d) * kElement;
     if constexpr (C.is_paged) {
       const unsigned slots = shared + C.slots_at() + step % C.kSlotTiles * C.tile_k * 8;
-      copy_rows<C.tile_k, kRowBytes, kValid, kThreads, C.access>(target, [&](int row, const char*& address) {
+      copy_rows<C.tile_k, kRowBytes, kValid, kThreads, C.access>(target, thread, [&](int row, const char*& address) {
         const int2 slot = load_shared_int2(slots + row * 8);
         address = base + (slot.x * axes.batch + slot.y * axes.row) * kElement;
         return row < count;
       });
     } else {
       using Lanes = CopyLanes<kRowBytes, kThreads>;
-      const char* at = base + (block * C.tile_k + Lanes::row()) * row_bytes;
-      copy_rows<C.tile_k, kRowBytes, kValid, kThreads, C.access>(target, [&](int row, const char*& address) {
+      const char* at = base + (block * C.tile_k + Lanes::row(thread)) * row_bytes;
+      copy_rows<C.tile_k, kRowBytes, kValid, kThreads, C.access>(target, thread, [&](int row, const char*& address) {
         address = at;
         at += Lanes::kStep * row_bytes;
         return row < count;
@@ -107,7 +111,7 @@ struct Sm80Forward {
 #pragma unroll
     for (int n = 0; n < kRows; ++n) {
       const RowPlace place = place_of(p, item.slot, min(row_of(n), rows - 1));
-      if constexpr (C.mask != KeyMask::none) lane.limits[n] = limits_of(request.rule, place.i);
+      lane.limits[n] = limits_of<C.mask>(request.rule, place.i);
       lane.score[n].open(p, request, place);
     }
   }
@@ -132,7 +136,7 @@ struct Sm80Forward {
     const int origin = j0 + lane_id() % 4 * 2;
 #pragma unroll
     for (int n = 0; n < kRows; ++n) {
-      const int hi = (C.mask == KeyMask::none ? static_cast<int>(request.s_k) : lane.limits[n].hi) - origin;
+      const int hi = lane.limits[n].hi - origin;
       const int lo = lane.limits[n].lo - origin, first = lane.limits[n].first - origin;
 #pragma unroll
       for (int t = 0; t < C.tile_k / 8; ++t) {
@@ -170,7 +174,7 @@ struct Sm80Forward {
       const int row = row_of(n);
       if (row >= rows) continue;
       const RowPlace place = place_of(p, item.slot, row);
-      const RowFinish finish = finish_row(p, place.head, softmax.top[n], softmax.sum[n]);
+      const RowFinish finish = finish_row(p, place.head, softmax.top[n] * factor(), softmax.sum[n]);
       constexpr int kBytes = C.o_dtype == DType::f32 ? 4 : 2;
       char* const line = p.o + query_offset(p.o_axes, request, place.i, place.head) * kBytes;
 #pragma unroll
@@ -197,7 +201,7 @@ struct Sm80Forward {
         write_pair<DType::f32, C.d_v, C.d_v % 2 == 0>(line, 8 * t + lane_id() % 4 * 2, o[n / 2][t][n % 2 * 2],
                                                       o[n / 2][t][n % 2 * 2 + 1]);
       if (lane_id() % 4 == 0) {
-        partial[static_cast<long long>(C.tile_q) * C.d_v + row] = softmax.top[n];
+        partial[static_cast<long long>(C.tile_q) * C.d_v + row] = softmax.top[n] * factor();
         partial[static_cast<long long>(C.tile_q) * (C.d_v + 1) + row] = softmax.sum[n];
       }
     }
@@ -205,22 +209,17 @@ struct Sm80Forward {
 
   // ---- The loop ----
 
-  // Scores of one block to weights, and weights times values; `between` runs when the scores' operands have been read.
-  template <class Softmax, class Between>
-  __device__ __forceinline__ void attend(int block, int step, bool is_seen, bool is_covered, const LaneRows& lane, Softmax& softmax,
-                                         typename Product::Output& o, Between&& between) {
-    const int j0 = block * C.tile_k;
+  // Scores of one block to weights, and weights times values.
+  template <class Softmax>
+  __device__ __forceinline__ void attend(int block, int step, bool is_covered, const LaneRows& lane, Softmax& softmax,
+                                         typename Product::Output& o) {
+    const int j0 = block * C.tile_k, stage = step % C.kStages;
     typename Product::Scores s;
-    if (is_seen) {
-      Product::scores(shared + (warp_row - item.tile * C.tile_q) * C.row_bytes(),
-                      shared + C.k_at() + step % C.stages * C.tile_k * C.row_bytes(), s);
-    }
-    between();
-    if (!is_seen) return;
+    Product::scores(shared + warp_id() * 16 * kStrips * C.row_bytes(), shared + C.k_at() + stage * C.tile_k * C.row_bytes(), s);
     if constexpr (C.is_scaled) finish_scores(s, lane, j0);
     if (!is_covered) hide_keys(s, lane, j0);
     float alpha[kRows];
-    if (softmax.step(s, C.is_scaled ? 1.0f : p.scale * kLog2E, alpha)) {
+    if (softmax.step(s, factor(), alpha)) {
 #pragma unroll
       for (int n = 0; n < kRows; ++n) {
 #pragma unroll
@@ -231,7 +230,12 @@ struct Sm80Forward {
       }
     }
     if constexpr (C.has_dropout) drop(s, j0);
-    Product::values(s, shared + C.v_at() + step % C.stages * C.tile_k * C.row_bytes_v(), o);
+    Product::values(s, shared + C.v_at() + stage * C.tile_k * C.row_bytes_v(), o);
+  }
+
+  __device__ __forceinline__ void load_block(int block, int step) {
+    load_keys<false>(block, step);
+    load_keys<true>(block, step);
   }
 
   template <class Softmax>
@@ -247,58 +251,52 @@ struct Sm80Forward {
       __syncthreads();
     }
     load_queries();
-    load_keys<false>(blocks.block(0), 0);
-    if constexpr (C.stages == 2) load_keys<true>(blocks.block(0), 0);
+    load_block(blocks.block(0), 0);
     copy_async_commit();
 #pragma unroll 1
     for (int step = 0; step < total; ++step) {
       const int block = blocks.block(step);
-      const bool is_seen = warp_row < rows && reach.touches(block * C.tile_k, C.tile_k);
-      const bool is_covered = reach.covers(block * C.tile_k, C.tile_k);
       copy_async_wait<0>();
-      __syncthreads();
+      __syncthreads();  // this step's tiles have arrived, and everyone has left those of the step before
+      if (step + 1 < total) load_block(blocks.block(step + 1), step + 1);
+      copy_async_commit();
       if constexpr (C.is_paged) {
         if (step + 2 < total) find_slots(ahead, blocks.block(step + 2));
       }
-      if constexpr (C.stages == 2) {
-        if (step + 1 < total) {
-          load_keys<false>(blocks.block(step + 1), step + 1);
-          load_keys<true>(blocks.block(step + 1), step + 1);
-        }
-      } else {
-        load_keys<true>(block, step);
-      }
-      copy_async_commit();
-      attend(block, step, is_seen, is_covered, lane, softmax, o, [&] {
-        if constexpr (C.stages == 1) {
-          copy_async_wait<0>();
-          __syncthreads();
-          if (step + 1 < total) load_keys<false>(blocks.block(step + 1), step + 1);
-          copy_async_commit();
-        }
-      });
+      if (reach.touches(block * C.tile_k, C.tile_k))
+        attend(block, step, reach.covers(block * C.tile_k, C.tile_k), lane, softmax, o);
       if constexpr (C.is_paged) {
         if (step + 2 < total) keep_slots(ahead, step + 2);
       }
     }
   }
 
-  __device__ __forceinline__ void run(int n_item) {
+  // False if the item has no rows.
+  __device__ __forceinline__ bool open(int n_item) {
     item = decode_item(p, n_item);
     request = find_request<C.has_lengths>(p, item.request);
     rows = static_cast<int>(request.s_q) * static_cast<int>(p.pack.value);
-    const int first = item.tile * C.tile_q;
-    if (first >= rows) return;
-    warp_row = first + static_cast<int>(threadIdx.x) / 32 * 16 * kStrips;
-    keys = key_rows(p, request, divide(item.slot, p.slot_group), kElement);
+    warp_row = item.tile * C.tile_q + warp_id() * 16 * kStrips;
+    return item.tile * C.tile_q < rows;
+  }
 
-    const Reach tile_reach = reach_of(p, request.rule, first, min(first + C.tile_q, rows) - 1);
-    const Reach reach = reach_of(p, request.rule, min(warp_row, rows - 1), min(warp_row + 16 * kStrips, rows) - 1);
+  // What this warp's rows see; nothing, if it has none.
+  __device__ __forceinline__ Reach warp_reach() const {
+    Reach reach = reach_of<C.mask>(p, request.rule, min(warp_row, rows - 1), min(warp_row + 16 * kStrips, rows) - 1);
+    if (warp_row >= rows) reach.last_row.hi = reach.last_row.first = 0;
+    return reach;
+  }
+
+  __device__ __forceinline__ void run(int n_item) {
+    if (!open(n_item)) return;
+    keys = key_rows(p, request, divide(item.slot, p.slot_group), kElement);
+    const int first = item.tile * C.tile_q;
+    const Reach tile_reach = reach_of<C.mask>(p, request.rule, first, min(first + C.tile_q, rows) - 1);
     KeyRange range{0, static_cast<int>(request.s_k)};
     if constexpr (C.has_splits) range = split_keys(p, range.end, C.tile_k, item.split);
-    const BlockWalk blocks = walk_blocks(tile_reach, C.tile_k, range.begin, range.end);
+    const BlockWalk blocks = walk_blocks<C.mask>(tile_reach, C.tile_k, range.begin, range.end);
 
-    RunningSoftmax<kStrips> softmax;
+    RunningSoftmax<kStrips, C.dtype == DType::f32 || C.is_scaled> softmax;
     typename Product::Output o;
 #pragma unroll
     for (int r = 0; r < kStrips; ++r) {
@@ -308,9 +306,11 @@ struct Sm80Forward {
     if (blocks.total() > 0) {
       LaneRows lane;
       open_rows(lane);
-      walk(blocks, lane, reach, softmax, o);
+      walk(blocks, lane, warp_reach(), softmax, o);
     }
     softmax.finish();
+    open(static_cast<int>(
+        forget(static_cast<unsigned>(n_item))));  // once more, so that none of it is kept in registers through the walk
     if constexpr (C.has_splits) {
       write_partial(o, softmax, n_item);
     } else {

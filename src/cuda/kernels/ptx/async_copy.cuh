@@ -4,6 +4,16 @@
 
 namespace flash_attn::cuda {
 
+// The same value, whose provenance the compiler forgets: what depends on it is computed anew instead of being kept in registers.
+__device__ __forceinline__ unsigned forget(unsigned x) {
+  asm volatile("" : "+r"(x));
+  return x;
+}
+__device__ __forceinline__ const char* forget(const char* x) {
+  asm volatile("" : "+l"(x));
+  return x;
+}
+
 // Copies kBytes (4, 8 or 16): the first `valid` from global memory, zeros behind them. Nothing is read when valid is 0.
 template <int kBytes>
 __device__ __forceinline__ void copy_async(unsigned target, const void* source, int valid) {

@@ -8,7 +8,8 @@
 
 namespace flash_attn::cuda {
 
-__device__ __forceinline__ int lane_id() { return static_cast<int>(threadIdx.x) & 31; }
+__device__ __forceinline__ int lane_id() { return static_cast<int>(threadIdx.x % 32); }
+__device__ __forceinline__ int warp_id() { return static_cast<int>(threadIdx.x / 32); }
 
 template <auto C>
 struct Products {
@@ -44,7 +45,7 @@ struct Products {
 
  private:
   static __device__ __forceinline__ void scores_16(unsigned q, unsigned k, Scores& s) {
-    const int lane = lane_id();
+    const int lane = static_cast<int>(forget(threadIdx.x % 32));
     const ChunkColumn q_column = chunk_column<kRow>(q, lane % 16, lane / 16);
     const ChunkColumn k_column = chunk_column<kRow>(k, lane / 16 * 8 + lane % 8, lane / 8 % 2);
 #pragma unroll
@@ -68,7 +69,8 @@ struct Products {
   }
 
   static __device__ __forceinline__ void values_16(const Scores& weights, unsigned v, Output& o) {
-    const ChunkColumn column = chunk_column<kRowV>(v, lane_id() % 16, lane_id() / 16);
+    const int lane = static_cast<int>(forget(threadIdx.x % 32));
+    const ChunkColumn column = chunk_column<kRowV>(v, lane % 16, lane / 16);
 #pragma unroll
     for (int t = 0; t < C.tile_k / 16; ++t) {
       unsigned a[kStrips][4];

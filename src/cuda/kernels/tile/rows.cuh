@@ -50,19 +50,19 @@ __device__ __forceinline__ void copy_chunk(unsigned target, const char* source, 
 // its place in the swizzle and a constant step between its rows.
 template <int kRowBytes, int kThreads>
 struct CopyLanes {
-  static constexpr int kChunks = kRowBytes / 16;
-  static constexpr int kLanes = row_swizzle(kChunks).mask + 1;  // 8, 4 or 2; divides kChunks
-  static constexpr int kStep = kThreads / kLanes;               // rows; a multiple of 8
-  static __device__ __forceinline__ int row() { return static_cast<int>(threadIdx.x) / kLanes; }
-  static __device__ __forceinline__ int chunk() { return static_cast<int>(threadIdx.x) % kLanes; }
+  static constexpr unsigned kLanes = row_swizzle(kRowBytes / 16).mask + 1;  // 8, 4 or 2; divides the chunks of a row
+  static constexpr int kStep = kThreads / static_cast<int>(kLanes);         // rows; a multiple of 8
+  static __device__ __forceinline__ int row(unsigned thread) { return static_cast<int>(thread / kLanes); }
+  static __device__ __forceinline__ int chunk(unsigned thread) { return static_cast<int>(thread % kLanes); }
 };
 
 // Copies `kRows` rows; next(row, &address) is called for this thread's rows in order, says whether the row is there, and where it
 // begins.
 template <int kRows, int kRowBytes, int kValidBytes, int kThreads, int kAccess, class Next>
-__device__ __forceinline__ void copy_rows(unsigned target, Next&& next) {
+__device__ __forceinline__ void copy_rows(unsigned target, unsigned thread, Next&& next) {
   using Lanes = CopyLanes<kRowBytes, kThreads>;
-  const int first = Lanes::row(), chunk = Lanes::chunk();
+  constexpr int kSpan = static_cast<int>(Lanes::kLanes) * 16;
+  const int first = Lanes::row(thread), chunk = Lanes::chunk(thread);
   const unsigned to = target + chunk_offset<kRowBytes>(first, chunk);
 #pragma unroll
   for (int n = 0; n < (kRows + Lanes::kStep - 1) / Lanes::kStep; ++n) {
@@ -71,9 +71,8 @@ __device__ __forceinline__ void copy_rows(unsigned target, Next&& next) {
     const char* address = nullptr;
     const bool is_there = next(row, address);
 #pragma unroll
-    for (int m = 0; m < Lanes::kChunks / Lanes::kLanes; ++m) {
-      const int column = m * Lanes::kLanes * 16;
-      const bool is_whole = column + Lanes::kLanes * 16 <= kValidBytes;
+    for (int column = 0; column < kRowBytes; column += kSpan) {
+      const bool is_whole = column + kSpan <= kValidBytes;
       const int valid = is_whole ? 16 : clamp_int(kValidBytes - column - chunk * 16, 0, 16);
       copy_chunk<kAccess>(to + n * Lanes::kStep * kRowBytes + column, address + chunk * 16 + column, is_there ? valid : 0);
     }
@@ -98,8 +97,8 @@ __device__ __forceinline__ KeyRows key_rows(const ForwardParams& p, const Reques
     k_offset += batch * p.k_axes.batch + request.k_row * p.k_axes.row;
     v_offset += batch * p.v_axes.batch + request.k_row * p.v_axes.row;
   }
-  rows.k += k_offset * element_bytes;
-  rows.v += v_offset * element_bytes;
+  rows.k = forget(rows.k + k_offset * element_bytes);  // one address each, not a base and an offset
+  rows.v = forget(rows.v + v_offset * element_bytes);
   return rows;
 }
 

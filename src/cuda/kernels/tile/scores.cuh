@@ -3,6 +3,7 @@
 #pragma once
 
 #include "cuda/kernels/params.h"
+#include "cuda/kernels/ptx/convert.cuh"
 #include "cuda/kernels/ptx/special.cuh"
 #include "cuda/kernels/tile/work.cuh"
 #include "math/philox.h"
@@ -26,11 +27,7 @@ __device__ __forceinline__ float load_as_float(const char* base, long long index
   if constexpr (kType == DType::f32) {
     return reinterpret_cast<const float*>(base)[index];
   } else {
-    const unsigned short x = reinterpret_cast<const unsigned short*>(base)[index];
-    if constexpr (kType == DType::bf16) return __uint_as_float(static_cast<unsigned>(x) << 16);
-    float y;
-    asm("cvt.f32.f16 %0, %1;" : "=f"(y) : "h"(x));
-    return y;
+    return widen<kType>(reinterpret_cast<const unsigned short*>(base)[index]);
   }
 }
 

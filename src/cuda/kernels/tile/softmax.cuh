@@ -1,18 +1,22 @@
-// The running softmax of a warp's rows, in registers. Maxima are kept multiplied by the exponent's factor and rounded once, so that
-// weights and rescaling agree to the last bit however large the scores; they start at the least finite number, which no row without
-// a visible key leaves.
+// The running softmax of a warp's rows, in registers. The largest score of a row must weigh exactly 1, however large it is: while
+// scores are moderate one fused multiply-add per weight does that, beyond it the difference is taken first.
 #pragma once
 
 #include "cuda/kernels/ptx/special.cuh"
 
 namespace flash_attn::cuda {
 
-__device__ __forceinline__ float least_float() { return -__int_as_float(0x7f7fffff); }
+// Below every score that means anything; rows without a visible key stay there, with a sum of 0.
+constexpr float kLeastTop = -1e30f;
+// Where a maximum's product with the exponent's factor is rounded by so little that 16-bit weights do not show it.
+constexpr float kModerate = 1024.0f;
 
-// Rows 2 * strip + half of a lane: row lane / 4 + 8 * half of each strip of 16.
-template <int kStrips>
+// Rows 2 * strip + half of a lane: row lane / 4 + 8 * half of each strip of 16. kExact: the difference is always taken first, for
+// fp32 weights that show everything, and where the factor is 1.
+template <int kStrips, bool kExact>
 struct RunningSoftmax {
   float top[2 * kStrips], sum[2 * kStrips];
+  bool is_large = kExact;  // of any row of the warp
 
   // A maximum moves only when some row of the warp would exceed 2^kLazy otherwise; sums and weights stay far from overflow.
   static constexpr float kLazy = 8.0f;
@@ -20,12 +24,12 @@ struct RunningSoftmax {
   __device__ __forceinline__ RunningSoftmax() {
 #pragma unroll
     for (int n = 0; n < 2 * kStrips; ++n) {
-      top[n] = least_float();
+      top[n] = kLeastTop;
       sum[n] = 0;
     }
   }
 
-  // Scores become weights 2^(score * factor - top); alpha is what older results are multiplied by. Returns whether any alpha is
+  // Scores become weights 2^((score - top) * factor); alpha is what older results are multiplied by. Returns whether any alpha is
   // not 1.
   template <int kTiles>
   __device__ __forceinline__ bool step(float (&s)[kStrips][kTiles][4], float factor, float (&alpha)[2 * kStrips]) {
@@ -33,20 +37,28 @@ struct RunningSoftmax {
     float growth = 0;
 #pragma unroll
     for (int n = 0; n < 2 * kStrips; ++n) {
-      next[n] = fmaxf(top[n], row_max(s, n / 2, n % 2) * factor);
-      growth = fmaxf(growth, next[n] - top[n]);
+      next[n] = fmaxf(top[n], row_max(s, n / 2, n % 2));
+      growth = fmaxf(growth, (next[n] - top[n]) * factor);
     }
     const bool moves = __any_sync(0xffffffffu, growth > kLazy);
     if (moves) {
+      float size = 0;
 #pragma unroll
       for (int n = 0; n < 2 * kStrips; ++n) {
-        alpha[n] = exp2_fast(top[n] - next[n]);
+        alpha[n] = exp2_fast((top[n] - next[n]) * factor);
         top[n] = next[n];
         sum[n] *= alpha[n];
+        if (next[n] != kLeastTop) size = fmaxf(size, fabsf(next[n]) * factor);
       }
+      if constexpr (!kExact) is_large = __any_sync(0xffffffffu, size > kModerate);
     }
+    if (is_large) {
 #pragma unroll
-    for (int n = 0; n < 2 * kStrips; ++n) weigh(s, n / 2, n % 2, factor);
+      for (int n = 0; n < 2 * kStrips; ++n) weigh<true>(s, n / 2, n % 2, factor);
+    } else {
+#pragma unroll
+      for (int n = 0; n < 2 * kStrips; ++n) weigh<false>(s, n / 2, n % 2, factor);
+    }
     return moves;
   }
 
@@ -69,16 +81,16 @@ struct RunningSoftmax {
     return fmaxf(x, __shfl_xor_sync(0xffffffffu, x, 2));
   }
 
-  template <int kTiles>
+  template <bool kDifferenceFirst, int kTiles>
   __device__ __forceinline__ void weigh(float (&s)[kStrips][kTiles][4], int strip, int half, float factor) {
-    const float base = top[2 * strip + half];
+    const float largest = top[2 * strip + half], base = largest * factor;
     float even = 0, odd = 0;
 #pragma unroll
     for (int t = 0; t < kTiles; ++t) {
       float& x = s[strip][t][2 * half];
       float& y = s[strip][t][2 * half + 1];
-      x = exp2_fast(fmaf(x, factor, -base));
-      y = exp2_fast(fmaf(y, factor, -base));
+      x = exp2_fast(kDifferenceFirst ? (x - largest) * factor : fmaf(x, factor, -base));
+      y = exp2_fast(kDifferenceFirst ? (y - largest) * factor : fmaf(y, factor, -base));
       even += x;
       odd += y;
     }

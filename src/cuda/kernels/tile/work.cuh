@@ -1,6 +1,7 @@
 // Which part of a run a block works on, and which keys that part needs: items, rows of a tile, and the walk over key blocks.
 #pragma once
 
+#include "cuda/kernels/configs.h"
 #include "cuda/kernels/params.h"
 #include "math/mask.h"
 #include "math/seqlen.h"
@@ -46,8 +47,11 @@ __device__ __forceinline__ RowPlace place_of(const ForwardParams& p, int slot, i
 struct Limits {
   int lo, hi, first;
 };
+template <KeyMask kMask>
 __device__ __forceinline__ Limits limits_of(const MaskRule& rule, int i) {
+  if constexpr (kMask == KeyMask::none) return {0, static_cast<int>(rule.s_k), 0};
   const KeyInterval keys = key_interval(rule, i);
+  if constexpr (kMask == KeyMask::right) return {0, static_cast<int>(keys.hi), 0};
   return {static_cast<int>(keys.lo), static_cast<int>(keys.hi), static_cast<int>(keys.first)};
 }
 
@@ -64,8 +68,9 @@ struct Reach {
     return (j >= last_row.lo && j + count <= first_row.hi) || j + count <= first_row.first;
   }
 };
+template <KeyMask kMask>
 __device__ __forceinline__ Reach reach_of(const ForwardParams& p, const MaskRule& rule, int first_row, int last_row) {
-  return {limits_of(rule, divide(first_row, p.pack)), limits_of(rule, divide(last_row, p.pack))};
+  return {limits_of<kMask>(rule, divide(first_row, p.pack)), limits_of<kMask>(rule, divide(last_row, p.pack))};
 }
 
 // The key blocks of an item, from the last to the first: those of the rows' intervals, then those of the first keys below them.
@@ -79,6 +84,7 @@ struct BlockWalk {
   __device__ __forceinline__ int block(int step) const { return step < count ? last - step : low + leading - 1 - (step - count); }
 };
 
+template <KeyMask kMask>
 __device__ __forceinline__ BlockWalk walk_blocks(const Reach& reach, int tile_k, int key_begin, int key_end) {
   const int lo = max(reach.first_row.lo, key_begin), hi = min(reach.last_row.hi, key_end);
   BlockWalk walk;
@@ -87,6 +93,8 @@ __device__ __forceinline__ BlockWalk walk_blocks(const Reach& reach, int tile_k,
   walk.count = hi > lo ? end - begin : 0;
   walk.last = end - 1;
   walk.low = key_begin / tile_k;
+  walk.leading = 0;
+  if constexpr (kMask != KeyMask::interval) return walk;
   const int first_end = (min(reach.last_row.first, key_end) + tile_k - 1) / tile_k;
   const int leading_end = walk.count > 0 ? min(first_end, begin) : first_end;
   walk.leading = max(leading_end - walk.low, 0);

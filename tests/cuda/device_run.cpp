@@ -1,0 +1,53 @@
+// See device_run.h.
+#include "tests/cuda/device_run.h"
+
+#include <cstdio>
+#include <cstdlib>
+
+namespace flash_attn::test {
+
+DeviceWorkspace::DeviceWorkspace(const fa_plan* plan, DeviceProblem* device, const DeviceStream& stream) : workspace_() {
+  size_t scratch_bytes = 0, state_bytes = 0;
+  fa_plan_workspace(plan, &scratch_bytes, &state_bytes);
+  fa_workspace_init(&workspace_);
+  workspace_.scratch = device->scratch(scratch_bytes);
+  workspace_.scratch_bytes = scratch_bytes;
+  workspace_.state_bytes = state_bytes;
+  if (state_bytes == 0) return;
+  cuda::CUdeviceptr state = 0;
+  if (require_gpu().cuMemAlloc(&state, state_bytes) != cuda::kCudaSuccess ||
+      fa_state_init(plan, reinterpret_cast<void*>(state), state_bytes, stream.get()) != FA_STATUS_OK) {
+    std::fprintf(stderr, "cannot make the state of a plan\n");
+    std::exit(1);
+  }
+  workspace_.state = reinterpret_cast<void*>(state);
+}
+
+DeviceWorkspace::~DeviceWorkspace() {
+  if (workspace_.state != nullptr) require_gpu().cuMemFree(reinterpret_cast<cuda::CUdeviceptr>(workspace_.state));
+}
+
+DeviceRun run_on_device(TestProblem* problem, DeviceProblem* device, const DeviceStream& stream,
+                        const std::vector<oracle::RowId>& rows) {
+  DeviceRun run;
+  const PlanHandle plan(device->desc(), {});
+  run.status = plan.status();
+  if (run.status == FA_STATUS_OK) run.status = fa_prepare(plan.get(), nullptr);
+  if (run.status == FA_STATUS_OK) {
+    const DeviceWorkspace workspace(plan.get(), device, stream);
+    device->upload();
+    run.status = fa_run(plan.get(), &device->args(), workspace.get(), stream.get(), FA_RUN_NO_COMPILE);
+    stream.synchronize();
+  }
+  if (run.status != FA_STATUS_OK) {
+    run.message = fa_last_error();
+    return run;
+  }
+  run.fault = device->download(problem);
+  run.outputs = problem->read_outputs(rows);
+  if (run.fault.empty()) run.fault = problem->find_damage();
+  problem->reset_outputs();
+  return run;
+}
+
+}  // namespace flash_attn::test

@@ -1,0 +1,106 @@
+// Every test row of the case table on the GPU, on every kernel that serves it, against the oracle; dead memory is poisoned and must
+// stay as it is. FLASH_ATTN_TEST_SEED and FLASH_ATTN_TEST_ROUNDS steer the random rows.
+#include "tests/cuda/device_run.h"
+#include "tests/support/check.h"
+#include "tests/support/random_case.h"
+#include "tests/support/reference.h"
+
+#include <gtest/gtest.h>
+
+#include <cstdlib>
+
+namespace flash_attn::test {
+namespace {
+
+std::vector<std::string> gpu_kernels() {
+  if (forced_kernel() != nullptr) return {forced_kernel()};
+  std::vector<std::string> names;
+  for (int32_t n = 0; fa_kernel_name(FA_DEVICE_CUDA, n) != nullptr; ++n) names.emplace_back(fa_kernel_name(FA_DEVICE_CUDA, n));
+  return names;
+}
+
+// Dims that no GPU kernel serves.
+bool is_served(const CaseSpec& spec) { return spec.d <= 256 && spec.value_dim() <= 256; }
+
+// Empty if every GPU kernel either agrees with the oracle, twice to the last bit, or refuses; at least one must serve.
+std::string check_on_gpu(const CaseSpec& spec, fa_dtype dtype, uint64_t seed, Placement placement) {
+  TestProblem problem(spec, dtype, seed);
+  const Reference reference = make_reference(problem);
+  const double tolerance = pooled_tolerance(spec, dtype, seed, reference);
+  const DeviceStream stream;
+  std::string faults;
+  bool served = false;
+  for (const std::string& kernel : gpu_kernels()) {
+    DeviceProblem device(problem, placement, kernel);
+    const DeviceRun first = run_on_device(&problem, &device, stream, reference.rows);
+    if (first.status == FA_STATUS_UNSUPPORTED && !first.message.empty()) continue;
+    served = true;
+    std::string fault = first.status == FA_STATUS_OK ? first.fault : first.message;
+    if (fault.empty()) fault = compare(problem, reference, first.outputs, tolerance);
+    if (fault.empty()) {
+      const DeviceRun second = run_on_device(&problem, &device, stream, reference.rows);
+      fault = second.fault.empty() ? compare_bitwise(first.outputs, second.outputs) : second.fault;
+    }
+    if (!fault.empty()) faults += kernel + ": " + fault + "\n  in " + problem.text() + "\n";
+  }
+  return served ? faults : faults + "no kernel serves " + problem.text() + "\n";
+}
+
+class OnGpu : public ::testing::TestWithParam<CaseSpec> {};
+
+TEST_P(OnGpu, AgreesWithOracle) {
+  for (const fa_dtype dtype : dtype_list(GetParam().dtypes)) EXPECT_EQ(check_on_gpu(GetParam(), dtype, 1, Placement::aligned), "");
+}
+
+TEST_P(OnGpu, AgreesWithOracleUnaligned) { EXPECT_EQ(check_on_gpu(GetParam(), FA_DTYPE_F16, 2, Placement::unaligned), ""); }
+
+std::vector<CaseSpec> gpu_rows() {
+  std::vector<CaseSpec> rows;
+  for (const CaseSpec& spec : all_cases()) {
+    if ((spec.labels & kTest) && is_served(spec)) rows.push_back(spec);
+  }
+  return rows;
+}
+
+INSTANTIATE_TEST_SUITE_P(Table, OnGpu, ::testing::ValuesIn(gpu_rows()),
+                         [](const ::testing::TestParamInfo<CaseSpec>& row) { return row.param.name; });
+
+// Blocks of smaller devices: 99 KB of shared memory as on sm_86 and sm_89, 163 KB as on sm_80.
+class SmallDevice : public ::testing::TestWithParam<const char*> {};
+
+TEST_P(SmallDevice, AgreesWithOracle) {
+  ASSERT_EQ(setenv("FLASH_ATTN_CUDA_SHARED_KB", GetParam(), 1), 0);
+  for (const int64_t d : {40, 64, 96, 128, 192, 256}) {
+    CaseSpec spec = {.name = "small", .batch = 2, .s_q = 150, .s_k = 333, .h_q = 4, .h_k = 2, .d = d, .mask_kind = FA_MASK_CAUSAL};
+    EXPECT_EQ(check_on_gpu(spec, FA_DTYPE_BF16, 1, Placement::aligned), "");
+    spec.window_left = 70;
+    spec.key_layout = KeyLayout::paged;
+    EXPECT_EQ(check_on_gpu(spec, FA_DTYPE_BF16, 2, Placement::aligned), "");
+    EXPECT_EQ(check_on_gpu(spec, FA_DTYPE_F32, 3, Placement::aligned), "");
+  }
+  unsetenv("FLASH_ATTN_CUDA_SHARED_KB");
+}
+
+INSTANTIATE_TEST_SUITE_P(Kilobytes, SmallDevice, ::testing::Values("99", "163"),
+                         [](const ::testing::TestParamInfo<const char*>& kb) { return std::string("kb") + kb.param; });
+
+TEST(Random, AgreesWithOracle) {
+  const uint64_t seed = environment_number("FLASH_ATTN_TEST_SEED", 1), rounds = environment_number("FLASH_ATTN_TEST_ROUNDS", 12);
+  for (uint64_t round = 0; round < rounds; ++round) {
+    Random random(seed * 1000003 + round);
+    const CaseSpec spec = random_case(&random);
+    if (!is_served(spec)) continue;
+    const std::vector<fa_dtype> dtypes = dtype_list(spec.dtypes);
+    const fa_dtype dtype = dtypes[round % dtypes.size()];
+    EXPECT_EQ(check_on_gpu(spec, dtype, seed + round, round % 2 == 0 ? Placement::aligned : Placement::unaligned), "");
+  }
+}
+
+}  // namespace
+}  // namespace flash_attn::test
+
+int main(int argc, char** argv) {
+  testing::InitGoogleTest(&argc, argv);
+  flash_attn::test::require_gpu();
+  return RUN_ALL_TESTS();
+}
