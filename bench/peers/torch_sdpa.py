@@ -73,9 +73,13 @@ def make_cases(options):
 def one_sample(call, least_seconds):
     """Seconds of one call: the other side's threads have gone to sleep, ours are awake, short calls are grouped."""
     time.sleep(0.03)  # OpenMP runtimes spin for up to 20 ms after a parallel region
+    # A few milliseconds of calls: an idle processor of a virtual machine takes up to one to answer its wake-up call.
     begin = time.perf_counter()
-    call()
-    once = time.perf_counter() - begin
+    calls = 0
+    while calls == 0 or time.perf_counter() - begin < 0.003:
+        call()
+        calls += 1
+    once = (time.perf_counter() - begin) / calls
     count = max(1, math.ceil(least_seconds / max(once, 1e-7)))
     begin = time.perf_counter()
     for _ in range(count):
