@@ -14,17 +14,10 @@ DeviceWorkspace::DeviceWorkspace(const fa_plan* plan, DeviceProblem* device, con
   workspace_.scratch_bytes = scratch_bytes;
   workspace_.state_bytes = state_bytes;
   if (state_bytes == 0) return;
-  cuda::CUdeviceptr state = 0;
-  if (require_gpu().cuMemAlloc(&state, state_bytes) != cuda::kCudaSuccess ||
-      fa_state_init(plan, reinterpret_cast<void*>(state), state_bytes, stream.get()) != FA_STATUS_OK) {
-    std::fprintf(stderr, "cannot make the state of a plan\n");
-    std::exit(1);
-  }
-  workspace_.state = reinterpret_cast<void*>(state);
-}
-
-DeviceWorkspace::~DeviceWorkspace() {
-  if (workspace_.state != nullptr) require_gpu().cuMemFree(reinterpret_cast<cuda::CUdeviceptr>(workspace_.state));
+  workspace_.state = device->state(state_bytes);
+  if (fa_state_init(plan, workspace_.state, state_bytes, stream.get()) == FA_STATUS_OK) return;
+  std::fprintf(stderr, "cannot initialise the state of a plan: %s\n", fa_last_error());
+  std::exit(1);
 }
 
 DeviceRun run_on_device(TestProblem* problem, DeviceProblem* device, const DeviceStream& stream,

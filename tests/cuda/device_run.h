@@ -20,14 +20,10 @@ struct DeviceRun {
 DeviceRun run_on_device(TestProblem* problem, DeviceProblem* device, const DeviceStream& stream,
                         const std::vector<oracle::RowId>& rows);
 
-// Scratch of exactly the bytes that a plan asks for. The kernels of this room that the tests run need no state, or have it zeroed
-// here.
+// Scratch and state of exactly the bytes that a plan asks for, in the problem's keeping; the state is initialised on the stream.
 class DeviceWorkspace {
  public:
   DeviceWorkspace(const fa_plan* plan, DeviceProblem* device, const DeviceStream& stream);
-  ~DeviceWorkspace();
-  DeviceWorkspace(const DeviceWorkspace&) = delete;
-  DeviceWorkspace& operator=(const DeviceWorkspace&) = delete;
   const fa_workspace* get() const { return &workspace_; }
 
  private:

@@ -65,6 +65,14 @@ bool fits(const Sm80ForwardConfig& c, const DeviceInfo& device) {
   return c.shared_bytes() <= device.shared_bytes && c.blocks_per_sm * (c.shared_bytes() + kReserved) <= device.shared_bytes_per_sm;
 }
 
+// Keys of a step: as many as registers hold beside the accumulators and what the features need.
+int key_tile(const Sm80ForwardConfig& c, int dim, bool is_lean) {
+  if (c.dtype == DType::f32) return dim > 128 ? 16 : 32;
+  if (dim <= 112 || (dim > 128 && is_lean)) return 64;
+  if (dim <= 128) return c.strips() > 1 || !is_lean ? 48 : 64;
+  return dim <= 224 ? 32 : 16;
+}
+
 // Warps with two strips of rows read K and V half as often, where registers hold that: plain masks, and dims up to 128.
 void set_tile(const Problem& p, const DeviceInfo& device, Sm80ForwardConfig* c) {
   const int dim = std::max(c->padded_d(), c->padded_d_v());
@@ -72,11 +80,9 @@ void set_tile(const Problem& p, const DeviceInfo& device, Sm80ForwardConfig* c) 
       !c->is_scaled && !c->has_dropout && c->mask != KeyMask::interval && c->access == 16 && c->dtype != DType::f32;
   const bool is_short = p.max_s_q * p.group <= kShortTile && (p.flags & FA_FLAG_BATCH_INVARIANT) == 0;
   c->tile_q = is_lean && !is_short ? kTallTile : kShortTile;
-  c->tile_k = c->tile_q == kTallTile && dim > 112 && dim <= 128 ? 48 : 64;  // as many as registers hold
   c->warps = c->tile_q == kTallTile && dim > 128 ? 8 : 4;
   c->blocks_per_sm = c->warps == 8 ? 1 : 2;
-  if (c->dtype == DType::f32) c->tile_k = dim > 128 ? 16 : 32;
-  if (c->dtype != DType::f32 && !is_lean && dim > 128) c->tile_k = 32;
+  c->tile_k = key_tile(*c, dim, is_lean);
   while (!fits(*c, device) && c->tile_k > 32) c->tile_k -= kLeastKeyTile;
   if (!fits(*c, device)) c->blocks_per_sm = 1;
   if (!fits(*c, device) && c->tile_q == kTallTile) {

@@ -103,30 +103,47 @@ struct Sm80Forward {
 
   // ---- Scores ----
 
-  struct LaneRows {
-    Limits limits[kRows];
-    ScoreRow<C> score[kRows];
+  // Accumulators of wide values leave no registers for what scores need of a row: it is then found anew for every block.
+  static constexpr bool kKeepsRows = C.padded_d_v() <= 128 || !C.is_scaled;
+
+  struct LaneRow {
+    Limits limits;
+    ScoreRow<C> score;
   };
+  struct LaneRows {
+    LaneRow row[kRows];
+  };
+  __device__ __forceinline__ LaneRow open_row(const Request& r, int row) const {
+    const RowPlace place = place_of(p, item.slot, min(row, rows - 1));
+    LaneRow lane;
+    lane.limits = limits_of<C.mask>(r.rule, place.i);
+    lane.score.open(p, r, place);
+    return lane;
+  }
   __device__ __forceinline__ void open_rows(LaneRows& lane) const {
+    if constexpr (kKeepsRows) {
 #pragma unroll
-    for (int n = 0; n < kRows; ++n) {
-      const RowPlace place = place_of(p, item.slot, min(row_of(n), rows - 1));
-      lane.limits[n] = limits_of<C.mask>(request.rule, place.i);
-      lane.score[n].open(p, request, place);
+      for (int n = 0; n < kRows; ++n) lane.row[n] = open_row(request, row_of(n));
     }
+  }
+  __device__ __forceinline__ LaneRow lane_row(const LaneRows& lane, int n) const {
+    if constexpr (kKeepsRows) return lane.row[n];
+    const auto again = static_cast<int>(forget(static_cast<unsigned>(item.request)));
+    return open_row(find_request<C.has_lengths>(p, again), static_cast<int>(forget(static_cast<unsigned>(row_of(n)))));
   }
 
   __device__ __forceinline__ void finish_scores(typename Product::Scores& s, const LaneRows& lane, int j0) const {
     const int last = static_cast<int>(request.s_k) - 1, prefix = static_cast<int>(request.tree_prefix);
 #pragma unroll
     for (int n = 0; n < kRows; ++n) {
+      const ScoreRow<C> score = lane_row(lane, n).score;
 #pragma unroll
       for (int t = 0; t < C.tile_k / 8; ++t) {
 #pragma unroll
         for (int e = 0; e < 2; ++e) {
           float& x = s[n / 2][t][n % 2 * 2 + e];
           const int j = j0 + 8 * t + lane_id() % 4 * 2 + e;
-          x = lane.score[n].score(p, x, min(j, last), prefix);
+          x = score.score(p, x, min(j, last), prefix);
         }
       }
     }
@@ -136,8 +153,8 @@ struct Sm80Forward {
     const int origin = j0 + lane_id() % 4 * 2;
 #pragma unroll
     for (int n = 0; n < kRows; ++n) {
-      const int hi = lane.limits[n].hi - origin;
-      const int lo = lane.limits[n].lo - origin, first = lane.limits[n].first - origin;
+      const Limits limits = lane_row(lane, n).limits;
+      const int hi = limits.hi - origin, lo = limits.lo - origin, first = limits.first - origin;
 #pragma unroll
       for (int t = 0; t < C.tile_k / 8; ++t) {
 #pragma unroll

@@ -100,7 +100,7 @@ struct Products {
 
   static __device__ __forceinline__ void scores_f32(unsigned q, unsigned k, Scores& s) {
     const int row = lane_id() / 4, key = lane_id() % 4 * 2;
-#pragma unroll 2
+#pragma unroll 1
     for (int c = 0; c < kRow / 16; ++c) {
       float4 low[kStrips], high[kStrips];
       const unsigned q_at = q + chunk_offset<kRow>(row, c);  // eight rows on, the swizzle is the same

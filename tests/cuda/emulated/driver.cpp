@@ -1,0 +1,186 @@
+// A stand-in for libcuda.so.1: one GPU like an H100 whose memory is the host's and on which launches run at once, with the code
+// that the compiler stand-in beside it makes. Functions that the tests do not need succeed and do nothing.
+#include "cuda/driver_types.h"
+
+#include <dlfcn.h>
+#include <elf.h>
+#include <unistd.h>
+
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+#include <mutex>
+#include <string>
+
+#define EXPORTED extern "C" __attribute__((visibility("default")))
+
+using namespace flash_attn::cuda;
+
+namespace {
+
+using RunGrid = void (*)(unsigned threads, unsigned blocks, const void* params);
+
+// Of each thread, as in the driver.
+thread_local CUcontext current = nullptr;
+CUcontext the_context() { return reinterpret_cast<CUcontext>(uintptr_t{0x1000}); }
+
+CUresult succeed() { return kCudaSuccess; }
+CUresult set_zero(int* value) {
+  *value = 0;
+  return kCudaSuccess;
+}
+CUresult device_get(CUdevice* device, int index) {
+  *device = index;
+  return index == 0 ? kCudaSuccess : kCudaErrorInvalidValue;
+}
+CUresult device_count(int* count) {
+  *count = 1;
+  return kCudaSuccess;
+}
+CUresult device_attribute(int* value, int attribute, CUdevice) {
+  switch (attribute) {
+    case kComputeCapabilityMajor:
+      *value = 9;
+      break;
+    case kComputeCapabilityMinor:
+      *value = 0;
+      break;
+    case kMultiprocessorCount:
+      *value = 132;
+      break;
+    case kMaxSharedMemoryPerBlockOptin:
+      *value = 232448;
+      break;
+    case kMaxSharedMemoryPerMultiprocessor:
+      *value = 233472;
+      break;
+    case kL2CacheSize:
+      *value = 50 << 20;
+      break;
+    default:
+      *value = 0;
+  }
+  return kCudaSuccess;
+}
+CUresult retain(CUcontext* context, CUdevice) {
+  *context = the_context();
+  return kCudaSuccess;
+}
+CUresult get_current(CUcontext* context) {
+  *context = current;
+  return kCudaSuccess;
+}
+CUresult set_current(CUcontext context) {
+  current = context;
+  return kCudaSuccess;
+}
+CUresult stream_context(CUstream, CUcontext* context) {
+  *context = the_context();
+  return kCudaSuccess;
+}
+CUresult stream_create(CUstream* stream, unsigned) {
+  *stream = reinterpret_cast<CUstream>(uintptr_t{0x2000});
+  return kCudaSuccess;
+}
+CUresult error_text(CUresult, const char** text) {
+  *text = "an error of the emulated driver";
+  return kCudaSuccess;
+}
+
+CUresult load_data(CUlibrary* library, const void* data, int*, void**, unsigned, int*, void**, unsigned) {
+  static int count = 0;
+  const auto* header = static_cast<const Elf64_Ehdr*>(data);
+  const size_t bytes = header->e_shoff + size_t{header->e_shentsize} * header->e_shnum;
+  const std::string path = "/tmp/emulated-library-" + std::to_string(getpid()) + "-" + std::to_string(count++) + ".so";
+  std::FILE* const file = std::fopen(path.c_str(), "wb");
+  if (file == nullptr) return kCudaErrorInvalidImage;
+  const bool is_written = std::fwrite(data, 1, bytes, file) == bytes;
+  std::fclose(file);
+  void* const opened = is_written ? dlopen(path.c_str(), RTLD_NOW | RTLD_LOCAL) : nullptr;
+  unlink(path.c_str());
+  *library = reinterpret_cast<CUlibrary>(opened);
+  return opened ? kCudaSuccess : kCudaErrorInvalidImage;
+}
+CUresult get_kernel(CUkernel* kernel, CUlibrary library, const char*) {
+  *kernel = reinterpret_cast<CUkernel>(dlsym(library, "run_grid"));
+  return *kernel ? kCudaSuccess : kCudaErrorNotFound;
+}
+CUresult get_function(CUfunction* function, CUkernel kernel) {
+  *function = reinterpret_cast<CUfunction>(kernel);
+  return kCudaSuccess;
+}
+CUresult launch(const CUlaunchConfig* config, CUfunction function, void** params, void**) {
+  static std::mutex mutex;  // a kernel's blocks share their globals
+  const std::lock_guard<std::mutex> lock(mutex);
+  reinterpret_cast<RunGrid>(function)(config->blockDimX, config->gridDimX, params[0]);
+  return kCudaSuccess;
+}
+
+CUresult allocate(CUdeviceptr* pointer, size_t bytes) {
+  *pointer = reinterpret_cast<CUdeviceptr>(std::aligned_alloc(4096, (bytes + 4095) / 4096 * 4096));
+  return *pointer ? kCudaSuccess : kCudaErrorOutOfMemory;
+}
+CUresult release(CUdeviceptr pointer) {
+  std::free(reinterpret_cast<void*>(pointer));
+  return kCudaSuccess;
+}
+CUresult memory_info(size_t* free_bytes, size_t* all_bytes) {
+  *free_bytes = *all_bytes = size_t{1} << 30;
+  return kCudaSuccess;
+}
+CUresult copy_in(CUdeviceptr target, const void* source, size_t bytes) {
+  std::memcpy(reinterpret_cast<void*>(target), source, bytes);
+  return kCudaSuccess;
+}
+CUresult copy_out(void* target, CUdeviceptr source, size_t bytes) {
+  std::memcpy(target, reinterpret_cast<const void*>(source), bytes);
+  return kCudaSuccess;
+}
+CUresult is_capturing(CUstream, int* status) {
+  *status = kCaptureNone;
+  return kCudaSuccess;
+}
+
+struct Known {
+  const char* name;
+  void* address;
+};
+const Known kKnown[] = {
+    {"cuDeviceGet", reinterpret_cast<void*>(device_get)},
+    {"cuDeviceGetCount", reinterpret_cast<void*>(device_count)},
+    {"cuDeviceGetAttribute", reinterpret_cast<void*>(device_attribute)},
+    {"cuDevicePrimaryCtxRetain", reinterpret_cast<void*>(retain)},
+    {"cuCtxGetCurrent", reinterpret_cast<void*>(get_current)},
+    {"cuCtxSetCurrent", reinterpret_cast<void*>(set_current)},
+    {"cuCtxPushCurrent", reinterpret_cast<void*>(set_current)},
+    {"cuCtxGetDevice", reinterpret_cast<void*>(set_zero)},
+    {"cuStreamGetCtx", reinterpret_cast<void*>(stream_context)},
+    {"cuStreamCreate", reinterpret_cast<void*>(stream_create)},
+    {"cuStreamIsCapturing", reinterpret_cast<void*>(is_capturing)},
+    {"cuGetErrorName", reinterpret_cast<void*>(error_text)},
+    {"cuGetErrorString", reinterpret_cast<void*>(error_text)},
+    {"cuLibraryLoadData", reinterpret_cast<void*>(load_data)},
+    {"cuLibraryGetKernel", reinterpret_cast<void*>(get_kernel)},
+    {"cuKernelGetFunction", reinterpret_cast<void*>(get_function)},
+    {"cuLaunchKernelEx", reinterpret_cast<void*>(launch)},
+    {"cuMemAlloc", reinterpret_cast<void*>(allocate)},
+    {"cuMemFree", reinterpret_cast<void*>(release)},
+    {"cuMemGetInfo", reinterpret_cast<void*>(memory_info)},
+    {"cuMemcpyHtoD", reinterpret_cast<void*>(copy_in)},
+    {"cuMemcpyDtoH", reinterpret_cast<void*>(copy_out)},
+};
+
+}  // namespace
+
+EXPORTED CUresult cuDriverGetVersion(int* version) {
+  *version = 13000;
+  return kCudaSuccess;
+}
+
+EXPORTED CUresult cuGetProcAddress_v2(const char* name, void** address, int, uint64_t, int* found) {
+  *address = reinterpret_cast<void*>(succeed);
+  for (const Known& known : kKnown)
+    if (std::strcmp(known.name, name) == 0) *address = known.address;
+  if (found) *found = 0;
+  return kCudaSuccess;
+}

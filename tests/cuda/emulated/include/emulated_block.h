@@ -1,0 +1,107 @@
+// The CUDA vocabulary for a host compiler: kernels of src/cuda/kernels, but for their ptx/, compile against this and run one block
+// at a time, every thread a fiber. Collective operations switch among the fibers of a warp, barriers among those of the block.
+#pragma once
+
+#include <math.h>
+#include <algorithm>
+#include <cmath>
+#include <cstdint>
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+#include <vector>
+
+#define __device__
+#define __global__
+#define __host__
+#define __forceinline__ inline
+#define __grid_constant__
+#define __launch_bounds__(...)
+#define __shared__
+#define __align__(bytes)
+#define __syncthreads() ::emulated::sync_block()
+
+struct uint3 {
+  unsigned x, y, z;
+};
+struct int2 {
+  int x, y;
+};
+struct float2 {
+  float x, y;
+};
+struct float4 {
+  float x, y, z, w;
+};
+
+extern uint3 threadIdx, blockIdx, gridDim;
+
+namespace emulated {
+
+constexpr unsigned kSharedBytes = 232448;
+
+// A copy that is under way: it happens when its thread waits for its group. Until then the target holds NaN.
+struct Copy {
+  unsigned char* target;
+  const void* source;
+  int bytes, valid;
+};
+struct Thread {
+  void* stack_pointer = nullptr;
+  bool is_done = false;
+  std::vector<Copy> open;
+  std::vector<std::vector<Copy>> groups;
+};
+
+Thread& this_thread();
+unsigned this_lane();
+// 64 bytes that lane `lane` of this warp shows to the others between two sync_warp().
+void* lane_slot(unsigned lane);
+void sync_warp();
+void sync_block();
+// Ends the program, saying what the kernel did wrong.
+[[noreturn]] void fail(const char* what, unsigned long long value);
+
+void run_block(unsigned threads, void (*kernel)(const void*), const void* params);
+
+template <class T>
+T exchange(T mine, unsigned lane) {
+  T theirs;
+  std::memcpy(lane_slot(this_lane()), &mine, sizeof(T));
+  sync_warp();
+  std::memcpy(&theirs, lane_slot(lane), sizeof(T));
+  sync_warp();
+  return theirs;
+}
+
+}  // namespace emulated
+
+namespace flash_attn::cuda {
+extern unsigned char shared_memory[];
+}
+
+inline int min(int a, int b) { return a < b ? a : b; }
+inline int max(int a, int b) { return a < b ? b : a; }
+inline long long min(long long a, long long b) { return a < b ? a : b; }
+inline long long max(long long a, long long b) { return a < b ? b : a; }
+inline int2 make_int2(int x, int y) { return {x, y}; }
+inline float2 make_float2(float x, float y) { return {x, y}; }
+inline float __uint_as_float(unsigned bits) {
+  float x;
+  std::memcpy(&x, &bits, 4);
+  return x;
+}
+inline float __int_as_float(unsigned bits) { return __uint_as_float(bits); }
+inline float __fdividef(float a, float b) { return a / b; }
+inline float __shfl_sync(unsigned, float x, int lane) { return emulated::exchange(x, static_cast<unsigned>(lane) % 32); }
+inline float __shfl_xor_sync(unsigned, float x, int bits) {
+  return emulated::exchange(x, emulated::this_lane() ^ static_cast<unsigned>(bits));
+}
+inline bool __any_sync(unsigned, bool x) {
+  *static_cast<bool*>(emulated::lane_slot(emulated::this_lane())) = x;
+  emulated::sync_warp();
+  bool any = false;
+  for (unsigned lane = 0; lane < 32; ++lane) any = any || *static_cast<bool*>(emulated::lane_slot(lane));
+  emulated::sync_warp();
+  return any;
+}
