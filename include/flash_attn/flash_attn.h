@@ -226,7 +226,7 @@ typedef struct fa_attention_args {
   const int32_t* leftpad_k;
   const int32_t* cache_batch_idx;
   const int32_t* block_table;
-  const void* const* k_ptrs; /* [b], with FA_KV_POINTERS */
+  const void* const* k_ptrs; /* [b], with FA_KV_POINTERS; only the rows that a request uses need be there */
   const void* const* v_ptrs;
   const int32_t* mask_kinds;       /* [b], with FA_MASK_PER_REQUEST */
   const int32_t* diagonal_offsets; /* [b], with FA_DIAGONAL_OFFSET_PER_REQUEST */

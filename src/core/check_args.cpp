@@ -4,6 +4,7 @@
 
 #include "core/overlap.h"
 
+#include <algorithm>
 #include <cstddef>
 #include <cstring>
 
@@ -169,10 +170,9 @@ Region query_region(const Problem& problem, const void* base, const Axes& axes, 
                    {axes.batch, axes.row, axes.head});
 }
 
-Region key_region(const Problem& problem, const void* base, const Axes& axes, int64_t columns) {
+Region key_region(const Problem& problem, const void* base, const Axes& axes, int64_t columns, int64_t rows) {
   const int64_t batch = problem.kv_layout == KvLayout::pointers ? 1 : problem.k_batch;
-  return region_of(base, dtype_bytes(problem.dtype), columns, {batch, problem.k_rows, problem.h_k},
-                   {axes.batch, axes.row, axes.head});
+  return region_of(base, dtype_bytes(problem.dtype), columns, {batch, rows, problem.h_k}, {axes.batch, axes.row, axes.head});
 }
 
 Region lse_region(const Problem& problem, const void* base) {
@@ -265,11 +265,18 @@ Status check_score_inputs(const Problem& problem, const fa_attention_args& args,
   return Status();
 }
 
+// Physical rows that request r may use from its own bases: what lies behind them need not be its memory. 0 if it has no keys.
+int64_t rows_behind_base(const Problem& problem, const fa_attention_args& args, int64_t r) {
+  const int64_t most = std::min(problem.k_rows, problem.max_s_k);
+  const int64_t rows = args.seqused_k == nullptr ? most : std::clamp<int64_t>(args.seqused_k[r], 0, most);
+  return args.leftpad_k != nullptr && args.leftpad_k[r] >= rows ? 0 : rows;
+}
+
 // Bases of each request's keys. A request without keys needs none.
 Status check_request_pointers(const Problem& problem, const fa_attention_args& args, const Outputs& outputs) {
-  if (problem.k_rows == 0) return Status();
   for (int64_t r = 0; r < problem.b; ++r) {
-    if (args.seqused_k != nullptr && args.seqused_k[r] == 0) continue;
+    const int64_t rows = rows_behind_base(problem, args, r);
+    if (rows == 0) continue;
     for (const bool is_k : {true, false}) {
       const char* list = is_k ? "k_ptrs" : "v_ptrs";
       const void* base = is_k ? args.k_ptrs[r] : args.v_ptrs[r];
@@ -280,8 +287,8 @@ Status check_request_pointers(const Problem& problem, const fa_attention_args& a
         return invalid("%s[%lld] is %p but must be a multiple of %lld bytes, as described", list, static_cast<long long>(r), base,
                        static_cast<long long>(alignment));
       }
-      FA_TRY(
-          outputs.check_apart_from(list, key_region(problem, base, is_k ? problem.k : problem.v, is_k ? problem.d : problem.d_v)));
+      const Region region = key_region(problem, base, is_k ? problem.k : problem.v, is_k ? problem.d : problem.d_v, rows);
+      FA_TRY(outputs.check_apart_from(list, region));
     }
   }
   return Status();
@@ -297,8 +304,8 @@ Status check_args(const Problem& problem, const fa_attention_args& args) {
   FA_TRY(outputs.check_apart());
   FA_TRY(outputs.check_apart_from("q", query_region(problem, args.q, problem.q, problem.dtype, problem.d)));
   if (problem.kv_layout != KvLayout::pointers) {
-    FA_TRY(outputs.check_apart_from("k", key_region(problem, args.k, problem.k, problem.d)));
-    FA_TRY(outputs.check_apart_from("v", key_region(problem, args.v, problem.v, problem.d_v)));
+    FA_TRY(outputs.check_apart_from("k", key_region(problem, args.k, problem.k, problem.d, problem.k_rows)));
+    FA_TRY(outputs.check_apart_from("v", key_region(problem, args.v, problem.v, problem.d_v, problem.k_rows)));
   } else if (problem.device_type == FA_DEVICE_CPU) {
     FA_TRY(check_request_pointers(problem, args, outputs));
   }

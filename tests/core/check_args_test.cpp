@@ -281,5 +281,29 @@ TEST(CheckArgs, RequestPointers) {
   expect_accepted(desc, args);
 }
 
+// A request's memory ends with the rows it uses, whatever the longest request has.
+TEST(CheckArgs, RequestPointersReachAsFarAsTheRowsUsed) {
+  fa_attention_desc desc = dense_desc();
+  desc.kv_layout = FA_KV_POINTERS;
+  desc.inputs = FA_INPUT_SEQUSED_K;
+  Args args = dense_args();
+  args.k = args.v = nullptr;
+  const int64_t row_bytes = desc.k.stride[1] * 4;
+  ASSERT_GE(desc.k.shape[1], 4);
+  const std::vector<const void*> k_ptrs = {place<char>(3) - 3 * row_bytes, place<float>(6)};  // o lies at place(3)
+  const std::vector<const void*> v_ptrs = {place<float>(7), place<float>(8)};
+  args.k_ptrs = k_ptrs.data();
+  args.v_ptrs = v_ptrs.data();
+  std::vector<int32_t> seqused = {3, 2};
+  args.seqused_k = seqused.data();
+  expect_accepted(desc, args);
+  seqused[0] = 4;
+  expect_refused(desc, args, "o (0x100300000) overlaps k_ptrs");
+  const int32_t leftpad[2] = {4, 0};  // no key is left, so nothing is read
+  desc.inputs |= FA_INPUT_LEFTPAD_K;
+  args.leftpad_k = leftpad;
+  expect_accepted(desc, args);
+}
+
 }  // namespace
 }  // namespace flash_attn::test
