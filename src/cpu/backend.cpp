@@ -104,7 +104,7 @@ class CpuPlan final : public Plan {
       : problem_(problem), table_(table), tiling_(choose_tiling(problem, table, kind, threads_of(problem))) {
     // A name that says what will run: one kernel alone where every request must take it.
     KernelKind shown = kind;
-    const int64_t rows = problem.max_s_q * problem.group;
+    const int64_t rows = longest_rows(problem);
     const bool varies = problem.packed_q || problem.has_input(FA_INPUT_SEQUSED_Q);
     if (kind == KernelKind::mixed && rows <= tiling_.max_direct_rows) shown = KernelKind::rows;
     if (kind == KernelKind::mixed && rows > tiling_.max_direct_rows && !varies) shown = KernelKind::panel;

@@ -13,7 +13,16 @@ constexpr int64_t kLeastSplitKeys = 1024;  // ... but into no less than this
 constexpr int64_t kInvariantSplits = 8;    // splits of a request when others must not matter
 constexpr int64_t kInvariantSplitKeys = 2048;
 
+// More than any memory, and far from overflow in what is computed from it: a plan that asks for so much can never run.
+constexpr int64_t kBeyondMemory = int64_t{1} << 52;
+
 int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
+
+// a * b, cut at kBeyondMemory: extents may be absurd.
+int64_t bounded_product(int64_t a, int64_t b) {
+  int64_t product = 0;
+  return __builtin_mul_overflow(a, b, &product) ? kBeyondMemory : std::min(product, kBeyondMemory);
+}
 
 bool is_by_rows(const Tiling& tiling, int64_t rows) {
   return tiling.kind == KernelKind::rows || (tiling.kind == KernelKind::mixed && rows <= tiling.max_direct_rows);
@@ -29,6 +38,8 @@ int64_t chosen_splits(const Problem& problem, bool by_rows, int64_t s_k, int64_t
 
 }  // namespace
 
+int64_t longest_rows(const Problem& problem) { return std::min(problem.max_s_q, problem.total_q) * problem.group; }
+
 Tiling choose_tiling(const Problem& problem, const KernelTable& table, KernelKind kind, int threads) {
   Tiling tiling;
   tiling.kind = kind;
@@ -38,8 +49,8 @@ Tiling choose_tiling(const Problem& problem, const KernelTable& table, KernelKin
   tiling.block_keys = widest <= 128 ? kMostBlockKeys : kLeastBlockKeys;
   const int lanes = tiling.format.lanes;
   // Few large row blocks share the work on K and V; many small ones keep the threads evenly busy.
-  const int64_t rows = problem.max_s_q * problem.group;
-  const int64_t all_rows = problem.total_q * problem.group * problem.h_k;
+  const int64_t rows = longest_rows(problem);
+  const int64_t all_rows = problem.total_q * problem.h_q;
   // Rows share the work of repacking K and V, so row blocks are as long as their operands fit a core's second cache; tiles, which
   // transpose V, want them long even at some cost to balance.
   constexpr int64_t kOperandBytes = 512 * 1024;
@@ -80,19 +91,20 @@ RequestSchedule schedule_request(const Problem& problem, const Tiling& tiling, i
 ScheduleBound schedule_bound(const Problem& problem, const Tiling& tiling) {
   const int64_t max_splits = ceil_div(std::max<int64_t>(problem.max_s_k, 1), tiling.block_keys);
   const int64_t all_rows = problem.total_q * problem.h_q;
-  // Every row block of a split request counts one group; blocks hold at least one row.
+  // Every row block of a split request counts one group; only the last block of a head may be shorter than a block. Written so that
+  // it grows with each extent, as bounds over smaller problems need.
   const int64_t smallest_block = std::min<int64_t>(tiling.format.lanes, tiling.max_direct_rows);
-  const int64_t all_groups = problem.h_k * (ceil_div(problem.total_q * problem.group, smallest_block) + problem.b);
+  const int64_t all_groups = std::min(ceil_div(all_rows, smallest_block) + bounded_product(problem.h_k, problem.b), kBeyondMemory);
   ScheduleBound bound;
   int64_t split_rows = 0;  // rows times splits
   if (problem.split_size > 0 || problem.num_splits > 0) {
     const int64_t asked = problem.num_splits > 0 ? problem.num_splits : ceil_div(problem.max_s_k, problem.split_size);
-    split_rows = std::min(asked, max_splits) > 1 ? all_rows * std::min(asked, max_splits) : 0;
+    split_rows = std::min(asked, max_splits) > 1 ? bounded_product(all_rows, std::min(asked, max_splits)) : 0;
     bound.groups = all_groups;
   } else if (problem.flags & FA_FLAG_BATCH_INVARIANT) {
     const int64_t splits = std::min(kInvariantSplits, ceil_div(problem.max_s_k, kInvariantSplitKeys));
-    const int64_t rows = std::min(all_rows, problem.b * problem.h_k * tiling.max_direct_rows);
-    split_rows = splits > 1 ? (tiling.kind == KernelKind::rows ? all_rows : rows) * splits : 0;
+    const int64_t rows = std::min(all_rows, bounded_product(problem.b, problem.h_k * tiling.max_direct_rows));
+    split_rows = splits > 1 ? bounded_product(tiling.kind == KernelKind::rows ? all_rows : rows, splits) : 0;
     bound.groups = all_groups;
   } else if (problem.max_s_k > kLeastSplitKeys) {
     // Splitting stops at kWantedTasks panels, each of which has at most a panel's rows.
@@ -102,7 +114,7 @@ ScheduleBound schedule_bound(const Problem& problem, const Tiling& tiling) {
     bound.groups = std::min(all_groups, kWantedTasks);
   }
   if (split_rows == 0) return ScheduleBound{};
-  bound.partial_floats = partial_floats(split_rows, problem.d_v);
+  bound.partial_floats = bounded_product(split_rows, partial_floats(1, problem.d_v));
   return bound;
 }
 

@@ -29,6 +29,9 @@ struct Tiling {
 
 Tiling choose_tiling(const Problem& problem, const KernelTable& table, KernelKind kind, int threads);
 
+// Stacked rows of the longest request a problem can have. (With no requests, s_q may be any number: then 0.)
+int64_t longest_rows(const Problem& problem);
+
 // Units of one request: key heads x row blocks x key splits.
 struct RequestSchedule {
   bool by_rows = false;  // the row kernel

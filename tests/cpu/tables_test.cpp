@@ -142,10 +142,21 @@ TEST(Workspace, OneByteShortIsRefused) {
   EXPECT_GT(with_scratch, 0) << "no case needs scratch, so this test tested nothing";
 }
 
-// A bound planned for maxima serves smaller problems.
-TEST(Workspace, BoundCoversSmallerProblems) {
-  const CaseSpec most = {.name = "most", .batch = 4, .s_q = 130, .s_k = 3000, .h_q = 8, .h_k = 8, .d = 128};
+// Options that decide how keys are split, and with it how much is kept between.
+struct SplitOptions {
+  int num_splits;
+  int64_t split_size;
+  uint32_t flags;
+  const char* kernel;
+};
+
+void check_bound(const SplitOptions& options) {
+  const CaseSpec most = {.name = "most", .batch = 4, .s_q = 130, .s_k = 3000, .h_q = 24, .h_k = 24, .d = 128};
   TestProblem maxima(most, FA_DTYPE_BF16, 1);
+  maxima.mutable_desc().num_splits = options.num_splits;
+  maxima.mutable_desc().split_size = options.split_size;
+  maxima.mutable_desc().flags |= options.flags;
+  maxima.mutable_desc().kernel = options.kernel;
   size_t scratch = 0, state = 0;
   ASSERT_EQ(fa_workspace_bound(&maxima.desc(), &scratch, &state), FA_STATUS_OK) << fa_last_error();
   Random random(5);
@@ -154,8 +165,8 @@ TEST(Workspace, BoundCoversSmallerProblems) {
     spec.batch = random.between(1, 4);
     spec.s_q = random.between(1, 130);
     spec.s_k = random.between(1, 3000);
-    spec.h_k = int64_t{1} << random.below(4);
-    spec.h_q = std::min<int64_t>(8, spec.h_k << random.below(4));
+    spec.h_k = random.between(1, 24);
+    spec.h_q = spec.h_k * random.between(1, 24 / spec.h_k);
     spec.d = random.between(1, 128);
     spec.d_v = random.between(1, 128);
     // Descriptions only: the sizes are what is compared.
@@ -175,6 +186,35 @@ TEST(Workspace, BoundCoversSmallerProblems) {
     ASSERT_EQ(fa_plan_workspace(plan.get(), &needed_scratch, &needed_state), FA_STATUS_OK);
     EXPECT_LE(needed_scratch, scratch) << to_text(spec);
     EXPECT_LE(needed_state, state) << to_text(spec);
+  }
+}
+
+// A bound planned for maxima serves smaller problems.
+TEST(Workspace, BoundCoversSmallerProblems) {
+  for (const SplitOptions& options :
+       {SplitOptions{0, 0, 0, nullptr}, SplitOptions{5, 0, 0, nullptr}, SplitOptions{0, 300, 0, "panel"},
+        SplitOptions{0, 0, FA_FLAG_BATCH_INVARIANT, nullptr}, SplitOptions{0, 0, FA_FLAG_BATCH_INVARIANT, "rows"}}) {
+    check_bound(options);
+  }
+}
+
+// Sizes that no machine has are told as such; they do not wrap around to something small.
+TEST(Workspace, AbsurdProblemsNeedAbsurdMemory) {
+  const int64_t rows = int64_t{1} << 40, keys = int64_t{1} << 30, heads = 64, dim = 128;
+  fa_attention_desc desc;
+  fa_attention_desc_init(&desc);
+  desc.q = desc.o = {FA_DTYPE_BF16, 4, {1, rows, heads, dim}, {rows * heads * dim, heads * dim, dim, 1}, 0};
+  desc.k = desc.v = {FA_DTYPE_BF16, 4, {1, keys, heads, dim}, {keys * heads * dim, heads * dim, dim, 1}, 0};
+  for (const int64_t split_size : {int64_t{0}, int64_t{1}}) {
+    desc.split_size = split_size;
+    desc.num_splits = split_size == 0 ? 4096 : 0;
+    const PlanHandle plan(desc, {});
+    ASSERT_EQ(plan.status(), FA_STATUS_OK) << fa_last_error();
+    size_t scratch = 0, state = 0;
+    ASSERT_EQ(fa_plan_workspace(plan.get(), &scratch, &state), FA_STATUS_OK);
+    EXPECT_GT(scratch, size_t{1} << 50);
+    ASSERT_EQ(fa_workspace_bound(&desc, &scratch, &state), FA_STATUS_OK);
+    EXPECT_GT(scratch, size_t{1} << 50);
   }
 }
 
