@@ -161,6 +161,7 @@ void work(void* context, int64_t) {
   Run& run = *static_cast<Run*>(context);
   // Slots, not thread indices: a caller's parallel_for may run several indices on one thread, one after the other.
   const int32_t slot = run.next_slot.fetch_add(1, std::memory_order_relaxed);
+  if (slot >= run.tiling.threads) return;  // called more often than asked for: there is scratch memory for no more
   char* const scratch = run.scratch + slot * run.tiling.thread_scratch_bytes;
   const int64_t tasks = run.placements[run.problem.b].task;
   for (int64_t t = run.next_task.fetch_add(1, std::memory_order_relaxed); t < tasks;
