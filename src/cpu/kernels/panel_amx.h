@@ -11,12 +11,13 @@ struct alignas(64) TileConfig {
   uint8_t rows[16] = {16, 16, 16, 16, 16, 16, 16, 16};
 };
 
+// Not a local: GCC 12's intrinsic tells the compiler of the first 8 bytes only, and the rest of a local's could be dropped as
+// unread.
+static constexpr TileConfig kTileConfig;
+
 // Tiles 0..3 accumulate, 4 and 5 hold the left operand, 6 and 7 the right one.
 struct TileScope {
-  TileScope() {
-    const TileConfig config;
-    _tile_loadconfig(&config);
-  }
+  TileScope() { _tile_loadconfig(&kTileConfig); }
   ~TileScope() { _tile_release(); }
   TileScope(const TileScope&) = delete;
   TileScope& operator=(const TileScope&) = delete;
