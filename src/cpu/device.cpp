@@ -42,19 +42,23 @@ Features read_features() {
   Features found;
   uint32_t a = 0, b = 0, c = 0, d = 0;
   if (!__get_cpuid(1, &a, &b, &c, &d)) return found;
-  const bool has_xsave = (c >> 27) & 1, fma = (c >> 12) & 1, f16c = (c >> 29) & 1;
+  const bool has_xsave = (c >> 27) & 1, fma = (c >> 12) & 1, f16c = (c >> 29) & 1, movbe = (c >> 22) & 1;
   if (!has_xsave) return found;
   const uint64_t enabled = read_xcr0();
   const bool os_ymm = (enabled & 0x6) == 0x6, os_zmm = (enabled & 0xe6) == 0xe6, os_tiles = (enabled & 0x60000) == 0x60000;
   uint32_t b7 = 0, d7 = 0, a71 = 0;
   if (!__get_cpuid_count(7, 0, &a, &b7, &c, &d7)) return found;
   const uint32_t max_subleaf = a;
+  const bool vnni = (c >> 11) & 1;
   if (max_subleaf >= 1 && __get_cpuid_count(7, 1, &a71, &b, &c, &d) == 0) a71 = 0;
   const bool bmi = ((b7 >> 3) & 1) && ((b7 >> 8) & 1);
-  found.avx2 = os_ymm && fma && f16c && bmi && ((b7 >> 5) & 1);
+  // The compiler may use any instruction of the levels that cmake/isa.cmake names, the scalar ones included.
+  uint32_t extended = 0;
+  const bool lzcnt = __get_cpuid(0x80000001u, &a, &b, &extended, &d) && ((extended >> 5) & 1);
+  found.avx2 = os_ymm && fma && f16c && bmi && movbe && lzcnt && ((b7 >> 5) & 1);
   const uint32_t v4 = (1u << 16) | (1u << 17) | (1u << 28) | (1u << 30) | (1u << 31);  // F, DQ, CD, BW, VL
   found.avx512 = found.avx2 && os_zmm && (b7 & v4) == v4;
-  found.avx512_bf16 = found.avx512 && ((a71 >> 5) & 1);
+  found.avx512_bf16 = found.avx512 && vnni && ((a71 >> 5) & 1);
   const bool amx = ((d7 >> 22) & 1) && ((d7 >> 24) & 1);  // AMX-BF16, AMX-TILE
   found.amx_bf16 = found.avx512_bf16 && os_tiles && amx && request_amx();
   return found;
