@@ -69,6 +69,8 @@ class Pool {
     threads_.clear();
   }
 
+  bool is_busy() const { return busy_.load(std::memory_order_acquire); }
+
  private:
   // The offer: epoch (high 32 bits), whether it is still open, how many workers may join, how many have.
   static constexpr uint64_t kOpen = 1ull << 31, kJoinedMask = 0xFFFF;
@@ -181,7 +183,8 @@ Pool* pool() {
 __attribute__((destructor)) void stop_pool() {
   if (Pool* current = g_pool.exchange(nullptr)) {
     current->stop();
-    delete current;
+    // A thread that is inside a run while the process ends still looks at its pool: then the memory stays.
+    if (!current->is_busy()) delete current;
   }
 }
 
