@@ -296,7 +296,8 @@ FA_API void fa_plan_destroy(fa_plan* plan);
 /* Workspace a run of this plan needs; both are 0 for many plans. */
 FA_API fa_status fa_plan_workspace(const fa_plan* plan, size_t* scratch_bytes, size_t* state_bytes);
 
-/* A workspace that suffices for every problem like `maxima` whose extents (batch, lengths, heads, dims) do not exceed it. */
+/* A workspace that suffices for every problem like `maxima` whose extents (batch, lengths, heads, dims) do not exceed it; on a CPU,
+ * for no more threads than fa_get_num_threads() gives now (or maxima.num_threads). */
 FA_API fa_status fa_workspace_bound(const fa_attention_desc* maxima, size_t* scratch_bytes, size_t* state_bytes);
 
 /* Zero the state memory of a plan, once, before its first run. `stream` as in fa_run. */

@@ -27,6 +27,7 @@ struct TileScope {
 template <int kVectors>
 FA_INLINE void tile_step(const char* left, int64_t left_stride, const char* right) {
   constexpr int64_t line = kVectors * 64;
+  __asm__ volatile("" ::: "memory");  // GCC's tile loads do not say that they read memory
   _tile_loadd(4, left, left_stride);
   _tile_loadd(6, right, line);
   _tile_dpbf16ps(0, 4, 6);
