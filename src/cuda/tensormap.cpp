@@ -34,8 +34,8 @@ Status check_map(const char* name, const MapShape& shape, int64_t alignment) {
   const bool served = is_describable(shape.rows, shape.axes.row) && is_describable(shape.heads, shape.axes.head) &&
                       (shape.has_lengths || is_describable(shape.batches, shape.axes.batch));
   if (!served)
-    return unsupported("%s has strides of %lld, %lld and %lld elements (batch, row, head) but TMA needs multiples of %lld, not 0", name,
-                       Long{shape.axes.batch}, Long{shape.axes.row}, Long{shape.axes.head}, Long{16 / kElement});
+    return unsupported("%s has strides of %lld, %lld and %lld elements (batch, row, head) but TMA needs multiples of %lld, not 0",
+                       name, Long{shape.axes.batch}, Long{shape.axes.row}, Long{shape.axes.head}, Long{16 / kElement});
   if (shape.has_lengths && shape.batches > 1 && (shape.axes.row == 0 || shape.axes.batch % shape.axes.row != 0))
     return unsupported("%s's batch stride, %lld, is no multiple of its row stride, %lld", name, Long{shape.axes.batch},
                        Long{shape.axes.row});
@@ -57,8 +57,8 @@ Status encode_map(const MapShape& shape, const void* base, TensorMap* map) {
   constexpr int kFloat16 = 6, kBfloat16 = 9, kNotInterleaved = 0, kSwizzle128 = 3, kPromote256 = 3, kFillZeros = 0;
   const CUresult result = driver->cuTensorMapEncodeTiled(
       reinterpret_cast<CUtensorMap*>(map), shape.dtype == DType::bf16 ? kBfloat16 : kFloat16, 5, const_cast<void*>(base),
-      shape.has_lengths ? length_extents : plain_extents, shape.has_lengths ? length_strides : plain_strides, box, steps, kNotInterleaved,
-      kSwizzle128, kPromote256, kFillZeros);
+      shape.has_lengths ? length_extents : plain_extents, shape.has_lengths ? length_strides : plain_strides, box, steps,
+      kNotInterleaved, kSwizzle128, kPromote256, kFillZeros);
   return result == kCudaSuccess ? Status() : driver_status(*driver, result, "encoding a tensor map");
 }
 

@@ -73,13 +73,14 @@ int key_tile(const Sm80ForwardConfig& c, int dim, bool is_lean) {
   return dim <= 224 ? 32 : 16;
 }
 
-// Warps with two strips of rows read K and V half as often, where registers hold that: plain masks, and dims up to 128.
+// Warps with two strips of rows read K and V half as often, where registers hold that: plain masks, dims up to 128, and no splits,
+// which are for little work anyway.
 void set_tile(const Problem& p, const DeviceInfo& device, Sm80ForwardConfig* c) {
   const int dim = std::max(c->padded_d(), c->padded_d_v());
   const bool is_lean =
       !c->is_scaled && !c->has_dropout && c->mask != KeyMask::interval && c->access == 16 && c->dtype != DType::f32;
   const bool is_short = p.max_s_q * p.group <= kShortTile && (p.flags & FA_FLAG_BATCH_INVARIANT) == 0;
-  c->tile_q = is_lean && !is_short ? kTallTile : kShortTile;
+  c->tile_q = is_lean && !is_short && !c->has_splits ? kTallTile : kShortTile;
   c->warps = c->tile_q == kTallTile && dim > 128 ? 8 : 4;
   c->blocks_per_sm = c->warps == 8 ? 1 : 2;
   c->tile_k = key_tile(*c, dim, is_lean);
@@ -167,7 +168,11 @@ Status configure_sm80(const Problem& p, const DeviceInfo& device, Sm80ForwardCon
     return unsupported("d %lld and d_v %lld need %d bytes of shared memory but GPU %d has %d for a block", number(p.d),
                        number(p.d_v), config->shared_bytes(), device.index, device.shared_bytes);
   *splits = choose_splits(p, device, *config);
-  config->has_splits = *splits > 1;
+  if (*splits > 1) {
+    config->has_splits = true;
+    set_tile(p, device, config);
+    *splits = std::max(2, choose_splits(p, device, *config));
+  }
   // Divided so that no product overflows: b * h_q is below 2^31, tiles and splits as well.
   const int64_t heads = std::max<int64_t>(1, count_items(p, config->tile_q, 1) / std::max<int64_t>(1, tiles_of(p, config->tile_q)));
   const int64_t tiles = std::max<int64_t>(1, tiles_of(p, config->tile_q)) * *splits;

@@ -1,5 +1,5 @@
-// See sm90_config.h. Tiles were measured on an H100 (docs/notes/2026-11-24-hopper-forward.md); lengths only tell short problems, where whole
-// rounds of tiles count, from long ones, where bytes per operation do.
+// See sm90_config.h. Tiles were measured on an H100 (docs/notes/2026-11-24-hopper-forward.md); lengths only tell short problems,
+// where whole rounds of tiles count, from long ones, where bytes per operation do.
 #include "cuda/entries/sm90_config.h"
 
 #include "cuda/entries/entry.h"
@@ -11,8 +11,8 @@
 namespace flash_attn::cuda {
 namespace {
 
-constexpr int64_t kFewRows = 16;      // so few query rows are better served by splitting the keys
-constexpr int64_t kLongKeys = 1024;   // from here on, tall tiles with short key blocks
+constexpr int64_t kFewRows = 16;     // so few query rows are better served by splitting the keys
+constexpr int64_t kLongKeys = 1024;  // from here on, tall tiles with short key blocks
 constexpr int64_t kLongMaskedKeys = 4096;
 constexpr int64_t kMostMapRows = 0x7fff0000;
 
@@ -28,12 +28,14 @@ Status check_features(const Problem& p) {
   if (p.dtype == DType::f32) return unsupported("dtype f32 has no matrix instructions of full precision");
   if (p.o_dtype != p.dtype) return unsupported("o has another dtype than q");
   if (p.kv_layout != KvLayout::contiguous) return unsupported("paged caches and K/V by pointers are read by another kernel");
-  if (p.has_bias || p.has_mask || p.has_tree_mask) return unsupported("bias, boolean masks and tree masks are served by another kernel");
+  if (p.has_bias || p.has_mask || p.has_tree_mask)
+    return unsupported("bias, boolean masks and tree masks are served by another kernel");
   if (p.dropout_p > 0) return unsupported("dropout is served by another kernel");
   if (p.first_keys > 0) return unsupported("first_keys is served by another kernel");
   if (!(p.scale > 1e-30f)) return unsupported("scale is %g but must be positive here", static_cast<double>(p.scale));
   if (p.num_splits > 1 || p.split_size > 0) return unsupported("key splits are served by another kernel");
-  if (p.max_s_q <= kFewRows) return unsupported("requests have at most %lld query rows: splitting their keys is faster", static_cast<long long>(kFewRows));
+  if (p.max_s_q <= kFewRows)
+    return unsupported("requests have at most %lld query rows: splitting their keys is faster", static_cast<long long>(kFewRows));
   return {};
 }
 
@@ -104,16 +106,19 @@ Sm90ForwardConfig configure_sm90(const Problem& p) {
   c.producer_registers = 56;
   const bool is_plain = !c.has_softcap && !c.has_alibi && !c.has_lengths;
   const int widest = std::max(c.d, c.d_v);
-  if (widest > 128) configure_wide(&c);
-  else if (widest > 64) configure_middle(p, is_plain, &c);
-  else configure_narrow(p, is_plain, &c);
+  if (widest > 128)
+    configure_wide(&c);
+  else if (widest > 64)
+    configure_middle(p, is_plain, &c);
+  else
+    configure_narrow(p, is_plain, &c);
   return c;
 }
 
 Sm90Maps map_shapes(const Problem& p, const Sm90ForwardConfig& c) {
   Sm90Maps maps;
-  const auto fill = [&](MapShape* map, const Axes& axes, bool is_packed, int64_t batches, int64_t rows, int64_t heads, int64_t columns,
-                        int box) {
+  const auto fill = [&](MapShape* map, const Axes& axes, bool is_packed, int64_t batches, int64_t rows, int64_t heads,
+                        int64_t columns, int box) {
     map->dtype = p.dtype;
     map->axes = axes;
     map->batches = is_packed ? 1 : batches;
@@ -133,8 +138,8 @@ Sm90Maps map_shapes(const Problem& p, const Sm90ForwardConfig& c) {
 
 Status supports_sm90(const Problem& p, const DeviceInfo& device) {
   if (device.compute_capability != 90)
-    return unsupported("it is made of sm_90a instructions and the device is of compute capability %d.%d", device.compute_capability / 10,
-                       device.compute_capability % 10);
+    return unsupported("it is made of sm_90a instructions and the device is of compute capability %d.%d",
+                       device.compute_capability / 10, device.compute_capability % 10);
   FA_TRY(check_forward_features(p));
   FA_TRY(check_features(p));
   const Sm90ForwardConfig config = configure_sm90(p);
@@ -172,7 +177,8 @@ Sm90ForwardParams shape_sm90_params(const Problem& p, const DeviceInfo& device, 
   // Heads whose keys half of the L2 cache holds are swept together; the heads of a group share theirs.
   const int64_t key_bytes = std::max<int64_t>(p.max_s_k * (p.d + p.d_v) * 2, 1);
   const int64_t heads = c.mask == Sm90Mask::none ? 1 : std::clamp<int64_t>(device.l2_bytes / 2 / key_bytes, 1, 16);
-  to.section = static_cast<int>(std::clamp<int64_t>(std::max(heads / p.group, int64_t{1}) * p.group, 1, std::max<int64_t>(p.h_q * p.b, 1)));
+  to.section =
+      static_cast<int>(std::clamp<int64_t>(std::max(heads / p.group, int64_t{1}) * p.group, 1, std::max<int64_t>(p.h_q * p.b, 1)));
   to.scale = p.scale;
   to.scale_log2 = p.scale * 1.4426950408889634f;
   to.softcap = p.softcap;

@@ -1,5 +1,5 @@
-// The choices of the Hopper forward kernel, as functions of the problem and the device alone: what it serves, its configuration, and how
-// tensors lie in its maps.
+// The choices of the Hopper forward kernel, as functions of the problem and the device alone: what it serves, its configuration,
+// and how tensors lie in its maps.
 #pragma once
 
 #include "core/problem.h"

@@ -37,7 +37,8 @@ class Sm90Plan final : public Plan {
         config_(config),
         maps_(map_shapes(problem, config)),
         params_(shape_sm90_params(problem, device, config)),
-        blocks_(std::min(params_.tiles, problem.sm_limit > 0 ? std::min(problem.sm_limit, device.multiprocessors) : device.multiprocessors)),
+        blocks_(std::min(params_.tiles,
+                         problem.sm_limit > 0 ? std::min(problem.sm_limit, device.multiprocessors) : device.multiprocessors)),
         kernel_(find_kernel(config, device), config_name(kForwardForm, config), device, Sm90Layout(config).total),
         name_("cuda/sm90_fwd/" + arch_name(device.compute_capability)) {}
 
@@ -50,10 +51,11 @@ class Sm90Plan final : public Plan {
   }
 
   std::string text() const override {
-    return format_text("tiles of %d rows by %d keys, %d consumer warp groups, %d stages, %d bytes of shared memory, %d tiles on %d blocks\n"
-                       "config: %s",
-                       config_.tile_q(), config_.tile_k, config_.groups, config_.stages, Sm90Layout(config_).total, params_.tiles, blocks_,
-                       kernel_.name().c_str());
+    return format_text(
+        "tiles of %d rows by %d keys, %d consumer warp groups, %d stages, %d bytes of shared memory, %d tiles on %d blocks\n"
+        "config: %s",
+        config_.tile_q(), config_.tile_k, config_.groups, config_.stages, Sm90Layout(config_).total, params_.tiles, blocks_,
+        kernel_.name().c_str());
   }
 
   Status prepare(void* context) const override { return kernel_.prepare(static_cast<CUcontext>(context)); }

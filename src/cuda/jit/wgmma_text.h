@@ -1,5 +1,5 @@
-// Text of the matrix instructions that a Hopper kernel needs: one struct Wgmma<columns> for each tile width, since an instruction names
-// each of its registers and no template can.
+// Text of the matrix instructions that a Hopper kernel needs: one struct Wgmma<columns> for each tile width, since an instruction
+// names each of its registers and no template can.
 #pragma once
 
 #include "math/types.h"

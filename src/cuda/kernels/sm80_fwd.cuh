@@ -104,7 +104,7 @@ struct Sm80Forward {
   // ---- Scores ----
 
   // Accumulators of wide values leave no registers for what scores need of a row: it is then found anew for every block.
-  static constexpr bool kKeepsRows = C.padded_d_v() <= 128 || !C.is_scaled;
+  static constexpr bool kKeepsRows = C.padded_d_v() <= 128 || (!C.is_scaled && C.dtype != DType::f32);
 
   struct LaneRow {
     Limits limits;

@@ -1,5 +1,5 @@
-// The Hopper forward kernel's configuration and parameters: what host and device must agree on. A configuration holds what the machine
-// code depends on; everything else is a parameter.
+// The Hopper forward kernel's configuration and parameters: what host and device must agree on. A configuration holds what the
+// machine code depends on; everything else is a parameter.
 #pragma once
 
 #include "math/types.h"
@@ -27,12 +27,12 @@ struct Sm90ForwardConfig {
   Sm90Mask mask = Sm90Mask::none;
   bool has_softcap = false;
   bool has_alibi = false;
-  bool has_lengths = false;    // per-request lengths or offsets are read on the device
-  bool is_dynamic = false;     // tiles drawn from a counter instead of dealt out
-  bool takes_turns = false;    // warp groups issue their products one after the other
+  bool has_lengths = false;      // per-request lengths or offsets are read on the device
+  bool is_dynamic = false;       // tiles drawn from a counter instead of dealt out
+  bool takes_turns = false;      // warp groups issue their products one after the other
   bool shares_q_buffer = false;  // o is staged where q was
   bool overlaps_tiles = true;    // the next tile's first scores run behind this tile's epilogue; takes a second q buffer
-  int lazy_log2 = 8;           // O is rescaled when a maximum has grown by more than 2^lazy_log2
+  int lazy_log2 = 8;             // O is rescaled when a maximum has grown by more than 2^lazy_log2
   int consumer_registers = 232;
   int producer_registers = 40;
 
@@ -94,11 +94,11 @@ struct Sm90Layout {
 };
 
 struct Sm90ForwardParams {
-  float* lse = nullptr;           // [b, h_q, s_q] by the axes below; nullable
-  Axes lse_axes;                  // elements
-  unsigned* counter = nullptr;    // [0] next tile, [1] finished blocks; zero before and after (is_dynamic)
-  const float* sink = nullptr;    // [h_q]; nullable
-  const float* alibi = nullptr;   // [b|1, h_q] (has_alibi)
+  float* lse = nullptr;               // [b, h_q, s_q] by the axes below; nullable
+  Axes lse_axes;                      // elements
+  unsigned* counter = nullptr;        // [0] next tile, [1] finished blocks; zero before and after (is_dynamic)
+  const float* sink = nullptr;        // [h_q]; nullable
+  const float* alibi = nullptr;       // [b|1, h_q] (has_alibi)
   const int* cu_seqlens_q = nullptr;  // (has_lengths) each nullable, clamped to the extents below
   const int* cu_seqlens_k = nullptr;
   const int* seqused_q = nullptr;
@@ -112,8 +112,8 @@ struct Sm90ForwardParams {
   int diagonal = 0;  // fa_diagonal
   int is_causal = 0;
   int b = 0, h_q = 0, h_k = 0;
-  int rows_q = 0, rows_k = 0;    // rows that q and k hold: of a request when dense, of all when packed
-  int max_s_q = 0, max_s_k = 0;  // longest request
+  int rows_q = 0, rows_k = 0;              // rows that q and k hold: of a request when dense, of all when packed
+  int max_s_q = 0, max_s_k = 0;            // longest request
   int batch_rows_q = 0, batch_rows_k = 0;  // rows from one batch to the next (has_lengths)
   int k_batch = 0;
   int tiles_q = 0;  // query tiles of the longest request

@@ -3,9 +3,10 @@
 //   warp group 0, one thread    draws tiles, publishes them, loads Q, K, V
 //   warp groups 1..groups       64 query rows each: S = Q K^T, softmax in registers, O += P V with P from registers
 //
-// Barriers (all mbarriers; counts in brackets): q_full[2][groups] tx, q_empty[2][groups] 1; k_full, v_full[stages] tx, k_empty, v_empty
-// [stages] one arrival a group; item_full[2] 1, item_empty[2] one arrival a consumer warp. Named barriers: 1 + g turns, 8 + g one group.
-// A group's first product of the next tile starts behind the last product of this one, so the epilogue runs beneath it.
+// Barriers (all mbarriers; counts in brackets): q_full[2][groups] tx, q_empty[2][groups] 1; k_full, v_full[stages] tx, k_empty,
+// v_empty [stages] one arrival a group; item_full[2] 1, item_empty[2] one arrival a consumer warp. Named barriers: 1 + g turns, 8 +
+// g one group. A group's first product of the next tile starts behind the last product of this one, so the epilogue runs beneath
+// it.
 #pragma once
 
 #include "ptx/mbarrier.cuh"
@@ -33,7 +34,7 @@ __device__ __forceinline__ int q_phase(int count) {
 
 // A tile of query rows of one head, and the key blocks [first, last) it meets. m < 0: no more.
 struct Sm90Item {
-  int m, first, last, s_k;        // first 16 bytes of its slot in shared memory
+  int m, first, last, s_k;      // first 16 bytes of its slot in shared memory
   int head, batch, s_q, q_row;  // the other 16
 };
 
@@ -118,7 +119,8 @@ __device__ __forceinline__ void produce(const TensorMap* map_q, const TensorMap*
       rows.row += item.m * c.tile_q() + g * 64;
       for (int slab = 0; slab < c.slabs(); ++slab) {
         rows.column = slab * Sm90ForwardConfig::kSlab;
-        tma_load(smem + at.q + buffer * at.q_all + g * at.q_group + slab * 64 * 128, map_q, smem + at.q_full + bar, rows, kEvictFirst);
+        tma_load(smem + at.q + buffer * at.q_all + g * at.q_group + slab * 64 * 128, map_q, smem + at.q_full + bar, rows,
+                 kEvictFirst);
       }
     }
     ++count;
@@ -193,8 +195,8 @@ struct Sm90Consumer {
     wgmma_fence();
 #pragma unroll
     for (int i = 0; i < c.tile_k / 16; ++i)
-      Wgmma<c.d_v>::rs(O, P[4 * i], P[4 * i + 1], P[4 * i + 2], P[4 * i + 3],
-                       v_low + v_stage * (at.v_tile >> 4) + i * (2048 >> 4), kDescriptorHigh, i > 0 ? 1 : accumulates);
+      Wgmma<c.d_v>::rs(O, P[4 * i], P[4 * i + 1], P[4 * i + 2], P[4 * i + 3], v_low + v_stage * (at.v_tile >> 4) + i * (2048 >> 4),
+                       kDescriptorHigh, i > 0 ? 1 : accumulates);
     wgmma_commit();
   }
 
@@ -394,8 +396,10 @@ struct Sm90Consumer {
       int accumulates = 0;
       release_k();
       int block = item.last - 1;
-      if (block < rows.clear_last && block >= rows.clear_first) soften_block<false>(rows, state, block);
-      else soften_block<true>(rows, state, block);
+      if (block < rows.clear_last && block >= rows.clear_first)
+        soften_block<false>(rows, state, block);
+      else
+        soften_block<true>(rows, state, block);
       pack_weights();
       // o of the tile before has left its buffer.
       if (c.overlaps_tiles && leader) {

@@ -1,5 +1,5 @@
-// A request as the Hopper kernel sees it: lengths and offsets read from the caller's arrays, every one clamped to the declared extents
-// before use, so that hostile tables give wrong values and never touch memory outside the tensors.
+// A request as the Hopper kernel sees it: lengths and offsets read from the caller's arrays, every one clamped to the declared
+// extents before use, so that hostile tables give wrong values and never touch memory outside the tensors.
 #pragma once
 
 #include "math/mask.h"
@@ -39,23 +39,26 @@ __device__ __forceinline__ Sm90Request read_request(const Sm90ForwardParams& p, 
   return r;
 }
 
-// Where a request's first row lies in a map. Plain maps are (column, row, head, batch, 1). With lengths they are (column, row, start, wrap,
-// head): start counts the same rows as row, and wrap steps so far that kMapRows of it lead back round the address space. So row
-// kMapRows - length + j, start first + length, wrap kMapRows is the address of row first + j; and it lies past the map's kMapRows rows, so that reads give
-// zeros and writes are dropped, exactly when j >= length.
+// Where a request's first row lies in a map. Plain maps are (column, row, head, batch, 1). With lengths they are (column, row,
+// start, wrap, head): start counts the same rows as row, and wrap steps so far that kMapRows of it lead back round the address
+// space. So row kMapRows - length + j, start first + length, wrap kMapRows is the address of row first + j; and it lies past the
+// map's kMapRows rows, so that reads give zeros and writes are dropped, exactly when j >= length.
 constexpr int kMapRows = 1 << 30;
 
 template <class Config>
 __device__ __forceinline__ MapPoint first_row(int row, int length, int head, int batch, int batch_rows) {
-  if constexpr (Config::value.has_lengths) return {0, kMapRows - length, batch * batch_rows + row + length, kMapRows, head};
-  else return {0, 0, head, batch, 0};
+  if constexpr (Config::value.has_lengths)
+    return {0, kMapRows - length, batch * batch_rows + row + length, kMapRows, head};
+  else
+    return {0, 0, head, batch, 0};
 }
 
 template <class Config>
 __device__ __forceinline__ MaskRule read_rule(const Sm90ForwardParams& p, int batch, int s_q, int s_k) {
   MaskRule rule;
   rule.s_k = s_k;
-  rule.delta = p.diagonal == 0 ? s_k - s_q : (p.diagonal == 1 ? 0 : (p.diagonal == 2 ? p.diagonal_offset : p.diagonal_offsets[batch]));
+  rule.delta =
+      p.diagonal == 0 ? s_k - s_q : (p.diagonal == 1 ? 0 : (p.diagonal == 2 ? p.diagonal_offset : p.diagonal_offsets[batch]));
   rule.window_right = p.window_right;
   if constexpr (Config::value.mask == Sm90Mask::interval) {
     rule.window_left = p.window_left;

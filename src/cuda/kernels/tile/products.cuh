@@ -125,33 +125,34 @@ struct Products {
     }
   }
 
-  // Each weight is held by one lane of a quad; the others get it by a shuffle.
+  // Each weight is held by one lane of a quad; the others get it by a shuffle. Pairs of keys are not unrolled: the assembler would
+  // load too far ahead.
   static __device__ __forceinline__ void values_f32(const Scores& weights, unsigned v, Output& o) {
-    constexpr RowSwizzle swizzle = row_swizzle(kRowV / 16);
     const int quad = lane_id() & ~3, half = lane_id() % 4 / 2;
-    const unsigned even = v + lane_id() % 2 * 8 + half * 16, odd = v + lane_id() % 2 * 8 + (half ^ 1) * 16;
+    const unsigned column = v + lane_id() % 2 * 8;
 #pragma unroll
     for (int n = 0; n < kKeyTiles; ++n) {
+#pragma unroll 1
+      for (int pair = 0; pair < 4; ++pair) {
 #pragma unroll
-      for (int e = 0; e < 8; ++e) {
-        float low[kStrips], high[kStrips];
-#pragma unroll
-        for (int r = 0; r < kStrips; ++r) {
-          low[r] = __shfl_sync(0xffffffffu, weights[r][n][e % 2], quad + e / 2);
-          high[r] = __shfl_sync(0xffffffffu, weights[r][n][2 + e % 2], quad + e / 2);
-        }
-#pragma unroll
-        for (int t = 0; t < kValueTiles; ++t) {
-          // Chunk 2 * t + half of row 8 * n + e, swizzled by a constant whose lowest bit swaps the halves.
-          const int bits = (e >> swizzle.shift) & swizzle.mask;
-          const unsigned at = (bits % 2 == 0 ? even : odd) + (8 * n + e) * kRowV + ((2 * t) ^ (bits & ~1)) * 16;
-          const float2 x = load_shared_float2(at);
+        for (int e = 0; e < 2; ++e) {
+          float low[kStrips], high[kStrips];
 #pragma unroll
           for (int r = 0; r < kStrips; ++r) {
-            o[r][t][0] = fmaf(low[r], x.x, o[r][t][0]);
-            o[r][t][1] = fmaf(low[r], x.y, o[r][t][1]);
-            o[r][t][2] = fmaf(high[r], x.x, o[r][t][2]);
-            o[r][t][3] = fmaf(high[r], x.y, o[r][t][3]);
+            low[r] = __shfl_sync(0xffffffffu, weights[r][n][e], quad + pair);
+            high[r] = __shfl_sync(0xffffffffu, weights[r][n][2 + e], quad + pair);
+          }
+          const ChunkColumn at = chunk_column<kRowV>(column, 8 * n + 2 * pair + e, half);
+#pragma unroll
+          for (int t = 0; t < kValueTiles; ++t) {
+            const float2 x = load_shared_float2(chunk_address(at, t));
+#pragma unroll
+            for (int r = 0; r < kStrips; ++r) {
+              o[r][t][0] = fmaf(low[r], x.x, o[r][t][0]);
+              o[r][t][1] = fmaf(low[r], x.y, o[r][t][1]);
+              o[r][t][2] = fmaf(high[r], x.x, o[r][t][2]);
+              o[r][t][3] = fmaf(high[r], x.y, o[r][t][3]);
+            }
           }
         }
       }
