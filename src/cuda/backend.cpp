@@ -1,5 +1,5 @@
-// The CUDA room's side of the seam: its kernels. The first that serves a problem on its device gets it; the Hopper kernel waits behind
-// the other, for those who name it, until its tests have run on a GPU through the library.
+// The CUDA room's side of the seam: its kernels. The first that serves a problem on its device gets it; the Hopper kernel waits
+// behind the other, for those who name it, until its tests have run on a GPU through the library.
 #include "core/backend.h"
 
 #include "cuda/device.h"
