@@ -1,0 +1,159 @@
+// See compile_list.h. Problems are described as a caller would, planned for devices that need not be there, and the texts that the
+// plans would compile are collected, each once.
+#include "cuda/entries/compile_list.h"
+
+#include "core/problem.h"
+#include "cuda/device.h"
+#include "cuda/entries/entry.h"
+
+#include <set>
+#include <string>
+
+namespace flash_attn::cuda {
+namespace {
+
+constexpr int kKb = 1024;
+// One device of each kind of shared memory and instruction set.
+constexpr DeviceInfo kDevices[] = {
+    {0, 80, 108, 163 * kKb, 164 * kKb, 40ll << 20},   {0, 86, 84, 99 * kKb, 100 * kKb, 6ll << 20},
+    {0, 89, 128, 99 * kKb, 100 * kKb, 72ll << 20},    {0, 90, 132, 227 * kKb, 228 * kKb, 50ll << 20},
+    {0, 100, 148, 227 * kKb, 228 * kKb, 126ll << 20}, {0, 120, 170, 99 * kKb, 100 * kKb, 96ll << 20},
+};
+
+constexpr const KernelEntry* kEntries[] = {&kSm90ForwardEntry, &kSm80ForwardEntry};
+
+constexpr int64_t kRows = 512, kKeys = 512, kHeads = 4;
+
+fa_tensor_desc tensor(fa_dtype dtype, std::initializer_list<int64_t> shape) {
+  fa_tensor_desc made = {};
+  made.dtype = dtype;
+  made.rank = static_cast<int32_t>(shape.size());
+  int n = 0;
+  for (const int64_t extent : shape) made.shape[n++] = extent;
+  int64_t stride = 1;
+  for (n = made.rank - 1; n >= 0; --n) {
+    made.stride[n] = stride;
+    stride *= made.shape[n];
+  }
+  return made;
+}
+
+fa_attention_desc plain(fa_dtype dtype, int64_t d, int64_t d_v) {
+  fa_attention_desc desc = {};
+  fa_attention_desc_init(&desc);
+  desc.device_type = FA_DEVICE_CUDA;
+  desc.q = tensor(dtype, {1, kRows, kHeads, d});
+  desc.k = tensor(dtype, {1, kKeys, kHeads, d});
+  desc.v = tensor(dtype, {1, kKeys, kHeads, d_v});
+  desc.o = tensor(dtype, {1, kRows, kHeads, d_v});
+  desc.lse = tensor(FA_DTYPE_F32, {1, kHeads, kRows});
+  return desc;
+}
+
+// The features that a kernel's code depends on, each of its own.
+void causal(fa_attention_desc* desc) { desc->mask_kind = FA_MASK_CAUSAL; }
+void window(fa_attention_desc* desc) { desc->window_left = desc->window_right = 100; }
+void softcap(fa_attention_desc* desc) { desc->softcap = 30; }
+void alibi(fa_attention_desc* desc) { desc->alibi = tensor(FA_DTYPE_F32, {kHeads}); }
+void bias(fa_attention_desc* desc) { desc->bias = tensor(desc->q.dtype, {1, 1, kRows, kKeys}); }
+void mask(fa_attention_desc* desc) { desc->mask = tensor(FA_DTYPE_BOOL, {1, 1, kRows, kKeys}); }
+void dropout(fa_attention_desc* desc) { desc->dropout_p = 0.1f; }
+void splits(fa_attention_desc* desc) { desc->num_splits = 2; }
+void lengths(fa_attention_desc* desc) { desc->inputs |= FA_INPUT_SEQUSED_K; }
+void output(fa_attention_desc* desc) { desc->o.dtype = desc->o.dtype == FA_DTYPE_F32 ? FA_DTYPE_BF16 : FA_DTYPE_F32; }
+void few_rows(fa_attention_desc* desc) {
+  for (fa_tensor_desc* made : {&desc->q, &desc->o, &desc->lse}) {
+    const int row = made == &desc->lse ? 2 : 1;
+    for (int n = 0; n < row; ++n) made->stride[n] = made->stride[n] / made->shape[row] * 8;
+    made->shape[row] = 8;
+  }
+  for (fa_tensor_desc* made : {&desc->bias, &desc->mask})
+    if (made->dtype != FA_DTYPE_NONE) made->shape[2] = 8;
+}
+void unaligned(fa_attention_desc* desc) {
+  for (fa_tensor_desc* made : {&desc->q, &desc->k, &desc->v, &desc->o}) made->alignment = made->dtype == FA_DTYPE_F32 ? 4 : 2;
+}
+void paged(fa_attention_desc* desc) {
+  desc->kv_layout = FA_KV_PAGED;
+  desc->block_table = tensor(FA_DTYPE_I32, {1, kKeys / 16});
+  for (fa_tensor_desc* made : {&desc->k, &desc->v}) *made = tensor(made->dtype, {kKeys / 16, 16, kHeads, made->shape[3]});
+}
+void tree(fa_attention_desc* desc) {
+  desc->mask_kind = FA_MASK_TREE;
+  desc->tree_mask = tensor(FA_DTYPE_U64, {1, desc->q.shape[1], 2});
+}
+
+using Feature = void (*)(fa_attention_desc*);
+// A tree stands in the place of causal; the number of rows comes first, as other tensors follow it.
+constexpr Feature kFeatures[] = {few_rows, causal, window,  softcap, alibi, bias, mask,
+                                 dropout,  splits, lengths, output,  paged, tree, unaligned};
+constexpr unsigned kFeatureCount = sizeof(kFeatures) / sizeof(kFeatures[0]);
+
+class Collector {
+ public:
+  explicit Collector(const DeviceInfo& device, std::set<std::string>* seen, std::vector<KernelRequest>* list)
+      : device_(device), seen_(seen), list_(list) {}
+
+  void add(const fa_attention_desc& desc) {
+    Problem problem;
+    if (!make_problem(desc, &problem).ok()) return;
+    for (const KernelEntry* entry : kEntries) {
+      std::vector<KernelRequest> requests;
+      if (!entry->kernels || !entry->supports(problem, device_).ok() || !entry->kernels(problem, device_, &requests).ok()) continue;
+      for (KernelRequest& request : requests)
+        if (seen_->insert(request.arch + " " + request.name).second) list_->push_back(std::move(request));
+    }
+  }
+
+  void add_with(fa_attention_desc desc, unsigned features) {
+    for (unsigned n = 0; n < kFeatureCount; ++n)
+      if ((features >> n) & 1) kFeatures[n](&desc);
+    add(desc);
+  }
+
+ private:
+  DeviceInfo device_;
+  std::set<std::string>* seen_;
+  std::vector<KernelRequest>* list_;
+};
+
+// Sets of features in which every two of them are on together, off together, and either alone.
+std::vector<unsigned> pairwise_sets() {
+  constexpr unsigned kAll = (1u << kFeatureCount) - 1;
+  std::vector<unsigned> sets = {0, kAll};
+  for (unsigned bit = 1; bit < kFeatureCount; bit *= 2) {
+    unsigned features = 0;
+    for (unsigned n = 0; n < kFeatureCount; ++n) features |= (n & bit) ? 1u << n : 0u;
+    sets.push_back(features);
+    sets.push_back(kAll & ~features);
+  }
+  return sets;
+}
+
+}  // namespace
+
+std::vector<KernelRequest> compile_list() {
+  std::vector<KernelRequest> list;
+  std::set<std::string> seen;
+  for (const DeviceInfo& device : kDevices) {
+    Collector collector(device, &seen, &list);
+    const bool is_served_widely = device.compute_capability == 80 || device.compute_capability == 90;
+    for (const int64_t d : {64, 96, 128, 192, 256}) {
+      for (const unsigned features : {0u, 2u}) collector.add_with(plain(FA_DTYPE_BF16, d, d), features);
+    }
+    for (unsigned n = 0; n < kFeatureCount; ++n) collector.add_with(plain(FA_DTYPE_BF16, 128, 128), 1u << n);
+    if (!is_served_widely) continue;
+    for (const int64_t d : {32, 40, 80, 112, 160, 224}) collector.add_with(plain(FA_DTYPE_F16, d, d), 2u);
+    collector.add(plain(FA_DTYPE_BF16, 192, 128));
+    collector.add(plain(FA_DTYPE_BF16, 72, 200));
+    for (const int64_t d : {64, 128, 256}) collector.add_with(plain(FA_DTYPE_F32, d, d), 2u);
+    for (const unsigned features : pairwise_sets()) {
+      collector.add_with(plain(FA_DTYPE_BF16, 128, 128), features);
+      collector.add_with(plain(FA_DTYPE_F16, 256, 256), features);
+      collector.add_with(plain(FA_DTYPE_F32, 64, 64), features);
+    }
+  }
+  return list;
+}
+
+}  // namespace flash_attn::cuda
