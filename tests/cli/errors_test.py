@@ -84,7 +84,7 @@ class ErrorsTest(program.ProgramTest):
             (self.run_with("--cache-batch-idx", "big.npy"), "cache_batch_idx.* 6"),
             (self.run_with("--alibi", "slopes3.npy"), "alibi"),
             (self.run_with("--tree-mask", "tree.npy", "--tree-size", "big.npy"), "tree_size.* 6"),
-            (self.run_with("--device", "cuda"), "CUDA"),
+            (self.run_with("--device", "cuda:99"), "CUDA"),
         ]
         for arguments, pattern in cases:
             with self.subTest(arguments):

@@ -1,6 +1,7 @@
 #!/usr/bin/env python3
 """`flash-attn run` end to end: every option against a double-precision reference, every element type, both file formats."""
 import math
+import os
 import random
 import struct
 
@@ -8,6 +9,8 @@ import arrays
 import attention
 import program
 
+# Where to run and with which kernel; nothing: the CPU and its choice.
+DEVICE = [text for name in ("device", "kernel") if (value := os.environ.get("FLASH_ATTN_TEST_" + name.upper())) for text in ("--" + name, value)]
 TOLERANCE = {"f32": 2e-6, "bf16": 2.5e-2, "f16": 3e-3}
 
 
@@ -40,7 +43,7 @@ class RunTest(program.ProgramTest):
         return [[[row(r, i, n) for i in range(s)] for n in range(h)] for r in range(b)]
 
     def run_program(self, *options, lse=True):
-        outputs = ["--out", "o.npy", *(["--lse", "l.npy"] if lse else [])]
+        outputs = ["--out", "o.npy", *(["--lse", "l.npy"] if lse else []), *DEVICE]
         self.succeed("run", "--q", "q.npy", "--k", "k.npy", "--v", "v.npy", *outputs, *options)
 
     def compare(self, options=None, dtype="f32", lengths_q=None, lengths_k=None, start_k=None, per_head=None):
@@ -225,6 +228,8 @@ class RunTest(program.ProgramTest):
         self.make(s_q=2, s_k=90)
         info = self.succeed("info")
         isas = next(line for line in info.splitlines() if line.startswith("instruction sets:")).split(": ")[1].split()
+        if DEVICE:
+            isas = []
         for arguments in (("--num-splits", "3"), ("--threads", "1"), ("--deterministic",), *[("--isa", isa) for isa in isas]):
             with self.subTest(arguments):
                 self.run_program(*arguments)

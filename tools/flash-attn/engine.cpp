@@ -122,17 +122,22 @@ std::vector<std::string> isa_names() {
 
 void Attention::Freer::operator()(void* memory) const { std::free(memory); }
 
-Attention::Attention(const fa_attention_desc& desc) {
+Attention::Attention(const fa_attention_desc& desc, Gpu* gpu) {
   fa_plan* plan = nullptr;
   check_status(fa_plan_create(&desc, &plan));
   plan_.reset(plan);
   check_status(fa_prepare(plan, nullptr));
   check_status(fa_workspace_init(&workspace_));
   check_status(fa_plan_workspace(plan, &workspace_.scratch_bytes, &workspace_.state_bytes));
-  scratch_.reset(allocate(workspace_.scratch_bytes));
-  state_.reset(allocate(workspace_.state_bytes));
-  workspace_.scratch = scratch_.get();
-  workspace_.state = state_.get();
+  if (gpu != nullptr) {
+    workspace_.scratch = gpu->allocate(workspace_.scratch_bytes);
+    workspace_.state = gpu->allocate(workspace_.state_bytes);
+  } else {
+    scratch_.reset(allocate(workspace_.scratch_bytes));
+    state_.reset(allocate(workspace_.state_bytes));
+    workspace_.scratch = scratch_.get();
+    workspace_.state = state_.get();
+  }
   if (workspace_.state_bytes > 0) check_status(fa_state_init(plan, workspace_.state, workspace_.state_bytes, nullptr));
 }
 

@@ -3,6 +3,7 @@
 
 #include "array.h"
 #include "flash_attn/flash_attn.h"
+#include "gpu.h"
 
 #include <cstddef>
 #include <memory>
@@ -37,7 +38,8 @@ std::vector<std::string> isa_names();
 
 class Attention {
  public:
-  explicit Attention(const fa_attention_desc& desc);
+  // With a Gpu the workspace lies in its memory; it must outlive the runs.
+  explicit Attention(const fa_attention_desc& desc, Gpu* gpu = nullptr);
   void run(const fa_attention_args& args) const;
   const char* kernel() const { return fa_plan_kernel(plan_.get()); }
   size_t workspace_bytes() const { return workspace_.scratch_bytes + workspace_.state_bytes; }

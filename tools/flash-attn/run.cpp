@@ -9,6 +9,7 @@
 
 #include <algorithm>
 #include <limits>
+#include <utility>
 
 namespace flash_attn::tool {
 namespace {
@@ -181,6 +182,43 @@ std::vector<int64_t> lse_shape(const fa_attention_desc& desc) {
                   " but must be [b, s_q, h_q, d], or [total_q, h_q, d] with --cu-seqlens-q");
 }
 
+// The pointer that an argument gets on the GPU: that of the array it points to.
+template <typename T>
+void move(const std::vector<std::pair<const Array*, void*>>& copies, T** pointer) {
+  for (const auto& [array, device] : copies)
+    if (reinterpret_cast<const void*>(*pointer) == array->data()) *pointer = static_cast<T*>(device);
+}
+
+void run_on_gpu(Job* job) {
+  Gpu gpu(job->desc.device_index);
+  check_status(fa_supports(&job->desc));
+  std::vector<std::pair<const Array*, void*>> copies;
+  for (const auto& array : job->arrays) copies.emplace_back(array.get(), gpu.copy_in(array->data(), array->bytes()));
+  fa_attention_args args = job->args;
+  for (const void** pointer : {&args.q, &args.k, &args.v, &args.bias}) move(copies, pointer);
+  for (const int32_t** pointer : {&args.cu_seqlens_q, &args.cu_seqlens_k, &args.seqused_q, &args.seqused_k, &args.leftpad_k,
+                                  &args.cache_batch_idx, &args.block_table, &args.tree_sizes})
+    move(copies, pointer);
+  for (const float** pointer : {&args.alibi, &args.sink}) move(copies, pointer);
+  move(copies, &args.mask);
+  move(copies, &args.tree_mask);
+  move(copies, &args.o);
+  move(copies, &args.lse);
+  const Attention attention(job->desc, &gpu);
+  attention.run(args);
+  for (const auto& array : job->arrays) {
+    if (array->data() == job->args.o) gpu.copy_out(array->data(), args.o, array->bytes());
+    if (array->data() == reinterpret_cast<std::byte*>(job->args.lse)) gpu.copy_out(array->data(), args.lse, array->bytes());
+  }
+}
+
+void run_job(Job* job) {
+  if (job->desc.device_type != FA_DEVICE_CPU) return run_on_gpu(job);
+  check_status(fa_supports(&job->desc));
+  const Attention attention(job->desc);
+  attention.run(job->args);
+}
+
 }  // namespace
 
 void run_files(const RunOptions& options) {
@@ -206,11 +244,7 @@ void run_files(const RunOptions& options) {
     job.args.lse = lse->as<float>().data();
   }
   if (options.threads) check_status(fa_set_num_threads(static_cast<int32_t>(*options.threads)));
-  check_status(fa_supports(&job.desc));
-  if (job.desc.device_type != FA_DEVICE_CPU)
-    throw Failure("--device is " + options.device + " but this program moves data to cpu only");
-  const Attention attention(job.desc);
-  attention.run(job.args);
+  run_job(&job);
 
   std::vector<std::pair<std::string, std::vector<std::byte>>> results;
   results.emplace_back(options.out, format_npy(to_float(o, Element::f32, "the output")));
