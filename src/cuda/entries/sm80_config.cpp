@@ -6,6 +6,7 @@
 #include "cuda/entries/forward_params.h"
 
 #include <algorithm>
+#include <cstdint>
 
 namespace flash_attn::cuda {
 namespace {
@@ -195,8 +196,10 @@ WorkspaceSize bound_sm80_workspace(const Problem& p, const DeviceInfo& device) {
   }
   if (splits <= 1) return size;
   // Rows of all tiles: a slot's last tile may be all but empty.
-  const int64_t rows = p.b * p.h_q * (p.max_s_q + kTallTile - 1);
-  size.scratch_bytes = static_cast<size_t>(rows * splits * (p.d_v + 2) * 4);
+  size_t bytes = 4;
+  for (const int64_t factor : {p.b, p.h_q, p.max_s_q + kTallTile - 1, splits, p.d_v + 2})
+    if (__builtin_mul_overflow(bytes, static_cast<size_t>(factor), &bytes)) bytes = SIZE_MAX;
+  size.scratch_bytes = bytes;
   return size;
 }
 

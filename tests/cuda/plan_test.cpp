@@ -1,0 +1,149 @@
+// Planning without a GPU: for every test row and every kind of device, choices fit the device, workspaces fit their bound, and
+// where asked for nothing depends on other requests.
+#include "core/problem.h"
+#include "cuda/entries/entry.h"
+#include "cuda/entries/sm80_config.h"
+#include "tests/support/problem_builder.h"
+#include "tests/support/tensor_layout.h"
+
+#include <gtest/gtest.h>
+
+#include <memory>
+
+namespace flash_attn::test {
+namespace {
+
+using cuda::DeviceInfo;
+using cuda::Sm80ForwardConfig;
+
+constexpr int kKb = 1024;
+constexpr DeviceInfo kDevices[] = {{0, 80, 108, 163 * kKb, 164 * kKb, 40ll << 20},
+                                   {0, 86, 84, 99 * kKb, 100 * kKb, 6ll << 20},
+                                   {0, 90, 132, 227 * kKb, 228 * kKb, 50ll << 20}};
+
+Problem problem_of(const fa_attention_desc& described) {
+  fa_attention_desc desc = described;
+  desc.device_type = FA_DEVICE_CUDA;
+  desc.num_threads = 0;
+  Problem problem;
+  const Status status = make_problem(desc, &problem);
+  EXPECT_TRUE(status.ok()) << status.message();
+  return problem;
+}
+
+// A dense problem without data.
+Problem dense_problem(const CaseSpec& spec) {
+  fa_attention_desc desc = {};
+  fa_attention_desc_init(&desc);
+  desc.q = contiguous_tensor(FA_DTYPE_BF16, {spec.batch, spec.s_q, spec.h_q, spec.d});
+  desc.k = contiguous_tensor(FA_DTYPE_BF16, {spec.batch, spec.s_k, spec.h_k, spec.d});
+  desc.v = desc.k;
+  desc.o = desc.q;
+  desc.mask_kind = spec.mask_kind;
+  desc.flags = spec.flags;
+  desc.num_splits = spec.num_splits;
+  desc.split_size = spec.split_size;
+  return problem_of(desc);
+}
+
+std::vector<CaseSpec> served_rows() {
+  std::vector<CaseSpec> rows;
+  for (const CaseSpec& spec : all_cases()) {
+    if ((spec.labels & kTest) && spec.d <= 256 && spec.value_dim() <= 256) rows.push_back(spec);
+  }
+  return rows;
+}
+
+size_t planned_bytes(const Problem& problem, const DeviceInfo& device) {
+  Plan* raw = nullptr;
+  EXPECT_TRUE(cuda::kSm80ForwardEntry.plan(problem, device, &raw).ok());
+  const std::unique_ptr<Plan> plan(raw);
+  return plan->workspace().scratch_bytes;
+}
+
+TEST(Sm80Plan, ChoicesFitTheDevice) {
+  for (const CaseSpec& spec : served_rows()) {
+    for (const fa_dtype dtype : dtype_list(spec.dtypes)) {
+      const TestProblem built(spec, dtype, 1);
+      const Problem problem = problem_of(built.desc());
+      for (const DeviceInfo& device : kDevices) {
+        Sm80ForwardConfig config;
+        int splits = 0;
+        const Status status = cuda::configure_sm80(problem, device, &config, &splits);
+        ASSERT_TRUE(status.ok()) << status.message() << built.text();
+        EXPECT_LE(config.shared_bytes(), device.shared_bytes) << built.text();
+        EXPECT_EQ(config.tile_q % (16 * config.warps), 0) << built.text();
+        EXPECT_EQ(config.tile_k % 16, 0) << built.text();
+        EXPECT_EQ(config.has_splits, splits > 1) << built.text();
+        EXPECT_LE(planned_bytes(problem, device), cuda::bound_sm80_workspace(problem, device).scratch_bytes) << built.text();
+      }
+    }
+  }
+}
+
+// Every smaller problem's workspace fits the bound of the larger one.
+TEST(Sm80Plan, BoundHoldsBelow) {
+  for (const int splits : {0, 3}) {
+    for (const int64_t size : {0, 100}) {
+      if (splits > 0 && size > 0) continue;
+      CaseSpec most = {.name = "most", .batch = 4, .s_q = 200, .s_k = 3000, .h_q = 8, .h_k = 4, .d = 128};
+      most.num_splits = splits;
+      most.split_size = size;
+      for (const DeviceInfo& device : kDevices) {
+        const size_t bound = cuda::bound_sm80_workspace(dense_problem(most), device).scratch_bytes;
+        for (const int64_t batch : {1, 3, 4}) {
+          for (const int64_t s_q : {1, 63, 65, 129, 200}) {
+            for (const int64_t s_k : {1, 700, 3000}) {
+              for (const int64_t d : {16, 72, 128}) {
+                CaseSpec spec = most;
+                spec.batch = batch;
+                spec.s_q = s_q;
+                spec.s_k = s_k;
+                spec.d = d;
+                EXPECT_LE(planned_bytes(dense_problem(spec), device), bound) << spec;
+              }
+            }
+          }
+        }
+      }
+    }
+  }
+}
+
+TEST(Sm80Plan, BatchInvariantChoicesKnowNothingOfOthers) {
+  for (const DeviceInfo& device : kDevices) {
+    Sm80ForwardConfig first;
+    int splits = 0;
+    for (const int64_t batch : {1, 2, 64}) {
+      for (const int64_t s_q : {1, 70, 400}) {
+        CaseSpec spec = {.name = "invariant", .batch = batch, .s_q = s_q, .s_k = 2000, .h_q = 4, .h_k = 2, .d = 64};
+        spec.mask_kind = FA_MASK_CAUSAL;
+        spec.flags = FA_FLAG_BATCH_INVARIANT;
+        Sm80ForwardConfig config;
+        ASSERT_TRUE(cuda::configure_sm80(dense_problem(spec), device, &config, &splits).ok());
+        EXPECT_EQ(splits, 1);
+        if (batch == 1 && s_q == 1) first = config;
+        EXPECT_TRUE(config == first) << spec;
+      }
+    }
+  }
+}
+
+TEST(Sm80Plan, FewTilesAreSplit) {
+  CaseSpec spec = {.name = "decode", .s_q = 1, .s_k = 16000, .h_q = 8, .h_k = 2, .d = 128};
+  Sm80ForwardConfig config;
+  int splits = 0;
+  ASSERT_TRUE(cuda::configure_sm80(dense_problem(spec), kDevices[2], &config, &splits).ok());
+  EXPECT_GE(splits, 32);
+  EXPECT_EQ(config.mask, cuda::KeyMask::none);
+}
+
+TEST(Sm80Plan, RefusalsSayWhatIsServed) {
+  const TestProblem built({.name = "wide", .s_q = 4, .s_k = 8, .d = 300}, FA_DTYPE_BF16, 1);
+  const Status status = cuda::kSm80ForwardEntry.supports(problem_of(built.desc()), kDevices[2]);
+  EXPECT_EQ(status.code(), FA_STATUS_UNSUPPORTED);
+  EXPECT_EQ(status.message(), "d is 300 but GPU kernels serve 1 to 256");
+}
+
+}  // namespace
+}  // namespace flash_attn::test
