@@ -58,6 +58,12 @@ const char* forced_kernel() {
 
 void require_gpu_on_this_thread() { require(require_gpu().cuCtxSetCurrent(gpu_context), "making the context current"); }
 
+void copy_to_device(cuda::CUdeviceptr to, const void* from, size_t bytes) {
+  const cuda::Driver& driver = require_gpu();
+  require(driver.cuMemcpyHtoD(to, from, bytes), "copying to the device");
+  require(driver.cuStreamSynchronize(nullptr), "copying to the device");
+}
+
 DeviceStream::DeviceStream() { require(require_gpu().cuStreamCreate(&stream_, cuda::kStreamNonBlocking), "creating a stream"); }
 DeviceStream::~DeviceStream() { require_gpu().cuStreamDestroy(stream_); }
 void DeviceStream::synchronize() const { require(require_gpu().cuStreamSynchronize(stream_), "running"); }
@@ -162,7 +168,7 @@ void DeviceProblem::promise() {
   desc_.v.alignment = alignment(args_.v);
 }
 
-void DeviceProblem::upload() { require(driver_.cuMemcpyHtoD(memory_, image_.data(), image_.size()), "copying to the device"); }
+void DeviceProblem::upload() { copy_to_device(memory_, image_.data(), image_.size()); }
 
 void* DeviceProblem::state(size_t bytes) {
   if (state_) driver_.cuMemFree(state_);
@@ -170,7 +176,7 @@ void* DeviceProblem::state(size_t bytes) {
   if (bytes == 0) return nullptr;
   require(driver_.cuMemAlloc(&state_, bytes), "allocating state");
   const std::vector<unsigned char> filling(bytes, 0xFF);
-  require(driver_.cuMemcpyHtoD(state_, filling.data(), filling.size()), "filling state");
+  copy_to_device(state_, filling.data(), filling.size());
   return reinterpret_cast<void*>(state_);
 }
 
@@ -185,7 +191,7 @@ void* DeviceProblem::scratch(size_t bytes) {
   if (bytes == 0) return nullptr;
   require(driver_.cuMemAlloc(&scratch_, bytes + 2 * kGap), "allocating scratch");
   const std::vector<unsigned char> filling(bytes + 2 * kGap, 0xFF);
-  require(driver_.cuMemcpyHtoD(scratch_, filling.data(), filling.size()), "filling scratch");
+  copy_to_device(scratch_, filling.data(), filling.size());
   return reinterpret_cast<void*>(scratch_ + kGap);
 }
 

@@ -20,6 +20,10 @@ const char* forced_kernel();
 // Makes that context current on another thread.
 void require_gpu_on_this_thread();
 
+// Returns when the bytes have arrived: the driver's own copy may return while they are on their way, and the tests' streams do not
+// wait for it.
+void copy_to_device(cuda::CUdeviceptr to, const void* from, size_t bytes);
+
 // A stream of its own for each test.
 class DeviceStream {
  public:

@@ -60,7 +60,7 @@ TEST(Runs, CapturedIntoAGraph) {
   const int32_t none[3] = {0, 0, 0};
   for (int round = 0; round < 2; ++round) {
     device.upload();
-    ASSERT_EQ(driver.cuMemcpyHtoD(used, none, sizeof none), cuda::kCudaSuccess);
+    copy_to_device(used, none, sizeof none);
     ASSERT_EQ(driver.cuGraphLaunch(replay, stream.get()), cuda::kCudaSuccess);
     stream.synchronize();
     device.download(&problem);
@@ -112,7 +112,6 @@ TEST(Runs, ThreadsShareAPlan) {
 class Hostile : public ::testing::TestWithParam<int32_t> {};
 
 TEST_P(Hostile, TablesTouchNothingOutside) {
-  const cuda::Driver& driver = require_gpu();
   for (const KeyLayout layout : {KeyLayout::dense, KeyLayout::packed, KeyLayout::paged}) {
     CaseSpec spec = {.name = "hostile", .batch = 3, .s_q = 40, .s_k = 150, .h_q = 4, .h_k = 2, .d = 64};
     spec.query_layout = layout == KeyLayout::dense ? QueryLayout::dense : QueryLayout::packed;
@@ -139,12 +138,10 @@ TEST_P(Hostile, TablesTouchNothingOutside) {
       device.upload();
       const std::vector<int32_t> values(table == a.block_table ? 3 * static_cast<size_t>(device.desc().block_table.shape[1]) : 3,
                                         GetParam());
-      ASSERT_EQ(driver.cuMemcpyHtoD(reinterpret_cast<cuda::CUdeviceptr>(table), values.data(), values.size() * 4),
-                cuda::kCudaSuccess);
+      copy_to_device(reinterpret_cast<cuda::CUdeviceptr>(table), values.data(), values.size() * 4);
       ASSERT_EQ(fa_run(plan.get(), &a, workspace.get(), stream.get(), 0), FA_STATUS_OK) << fa_last_error();
       stream.synchronize();
-      ASSERT_EQ(driver.cuMemcpyHtoD(reinterpret_cast<cuda::CUdeviceptr>(table), device.original(table), values.size() * 4),
-                cuda::kCudaSuccess);
+      copy_to_device(reinterpret_cast<cuda::CUdeviceptr>(table), device.original(table), values.size() * 4);
       EXPECT_EQ(device.download(&problem), "");
       problem.reset_outputs();
     }
@@ -189,8 +186,7 @@ TEST(Sizes, MoreThan32BitsOfElements) {
   for (int n = 0; n < 4; ++n) {
     ASSERT_EQ(driver.cuMemAlloc(&memory[n], 2 * ((kRows - 1) * kFar + kDim)), cuda::kCudaSuccess);
     for (int64_t row = 0; row < kRows; ++row)
-      ASSERT_EQ(driver.cuMemcpyHtoD(memory[n] + 2 * row * kFar, static_cast<const char*>(sources[n]) + 2 * row * kDim, 2 * kDim),
-                cuda::kCudaSuccess);
+      copy_to_device(memory[n] + 2 * row * kFar, static_cast<const char*>(sources[n]) + 2 * row * kDim, 2 * kDim);
     tensors[n]->stride[1] = kFar;
     tensors[n]->stride[0] = kRows * kFar;
     tensors[n]->alignment = 16;
