@@ -135,14 +135,20 @@ enum {
   FA_FLAG_DETERMINISTIC = 1 << 0,      /* backward bitwise reproducible (forward always is) */
   FA_FLAG_BATCH_INVARIANT = 1 << 1,    /* a request's result does not depend on the other requests of the call */
   FA_FLAG_ROTARY_INTERLEAVED = 1 << 2, /* rotary pairs are (0,1), (2,3), ...; otherwise (0, r/2), (1, r/2+1), ... */
-  FA_FLAG_ACCUMULATE_DQ = 1 << 3,      /* add to dq instead of overwriting it; likewise dk, dv */
+  FA_FLAG_ACCUMULATE_DQ = 1 << 3,      /* backward: add to dq instead of overwriting it; likewise dk, dv */
   FA_FLAG_ACCUMULATE_DK = 1 << 4,
   FA_FLAG_ACCUMULATE_DV = 1 << 5,
   FA_FLAG_ALLOW_TF32 = 1 << 6,  /* fp32 inputs may be multiplied in TF32 on GPUs */
   FA_FLAG_DEBUG_CHECKS = 1 << 7 /* report out-of-range device tables instead of only clamping them */
 };
 
-/* Everything about a problem but the data. Start from fa_attention_desc_init. A tensor whose dtype is FA_DTYPE_NONE is absent. */
+/* Everything about a problem but the data. Start from fa_attention_desc_init. A tensor whose dtype is FA_DTYPE_NONE is absent.
+ *
+ * FA_BACKWARD describes the forward call again, with the same options, and the gradients. q, k, v, dout and the o and lse that the
+ * forward wrote (both required) are inputs; dq, dk and dv are required outputs, the other gradients optional. Dropout's pattern is
+ * the forward's if seed and offset are. Keys are contiguous (FA_KV_CONTIGUOUS) and each request's own: no FA_INPUT_CACHE_BATCH_IDX,
+ * and no key splits. Gradients of shared heads and of broadcast dimensions are sums. Elements of a gradient outside the lengths
+ * are written 0, or left as they are where it is accumulated. */
 typedef struct fa_attention_desc {
   uint32_t struct_size;
   uint32_t flags;  /* FA_FLAG_* */
@@ -156,13 +162,13 @@ typedef struct fa_attention_desc {
   fa_diagonal diagonal;
   int32_t num_threads; /* CPU: most threads a run may use; 0: fa_get_num_threads() */
   int32_t sm_limit;    /* GPU: most multiprocessors a run may use; 0: all */
-  int32_t num_splits;  /* key splits per request; 0: chosen; results are merged in split order */
+  int32_t num_splits;  /* forward: key splits per request; 0: chosen; results are merged in split order */
 
   int64_t batch;   /* requests; 0: q.shape[0] of a dense q */
   int64_t max_s_q; /* longest request of a packed q; 0: total_q */
   int64_t max_s_k; /* longest request of packed, paged or per-pointer k; 0: what the tensor or table can hold */
 
-  int64_t split_size;      /* keys of one split; 0: chosen; not together with num_splits */
+  int64_t split_size;      /* forward: keys of one split; 0: chosen; not together with num_splits */
   int64_t diagonal_offset; /* with FA_DIAGONAL_OFFSET */
   int64_t window_left;     /* keys visible to the left of the diagonal; -1: all (the default) */
   int64_t window_right;    /* keys visible to the right of the diagonal; -1: all (the default) */
@@ -178,7 +184,7 @@ typedef struct fa_attention_desc {
   fa_tensor_desc k;   /* see fa_kv_layout; dtype of q */
   fa_tensor_desc v;   /* as k, last dimension d_v */
   fa_tensor_desc o;   /* [b, s_q, h_q, d_v] or packed; any of f32, f16, bf16 */
-  fa_tensor_desc lse; /* optional f32 [b, h_q, s_q] or packed [h_q, total_q]: ln sum exp of the scores */
+  fa_tensor_desc lse; /* f32 [b, h_q, s_q] or packed [h_q, total_q]: ln sum exp of the scores; optional in a forward */
 
   fa_tensor_desc block_table; /* i32 [b, max_pages]: page numbers; entries past a request's length are not read */
   fa_tensor_desc alibi;       /* f32 [h_q] or [b, h_q]: slopes; score -= slope * |i + delta - j| */
@@ -195,12 +201,13 @@ typedef struct fa_attention_desc {
   fa_tensor_desc k_descale;
   fa_tensor_desc v_descale;
 
-  fa_tensor_desc dout;    /* backward: gradient of o, shape of o */
-  fa_tensor_desc dq;      /* shape of q */
-  fa_tensor_desc dk;      /* shape of k */
-  fa_tensor_desc dv;      /* shape of v */
-  fa_tensor_desc dlse;    /* optional incoming gradient of lse */
-  fa_tensor_desc dbias;   /* optional gradient of bias, f32, its shape */
+  /* Of a backward only. Strides are each tensor's own; gradients that are written share memory with nothing. */
+  fa_tensor_desc dout;    /* gradient of o: its shape and dtype */
+  fa_tensor_desc dq;      /* gradient of q: its shape, its dtype or f32 */
+  fa_tensor_desc dk;      /* likewise of k */
+  fa_tensor_desc dv;      /* likewise of v */
+  fa_tensor_desc dlse;    /* optional incoming gradient of lse, f32, its shape; absent: 0 */
+  fa_tensor_desc dbias;   /* optional gradient of bias, f32, its shape; overwritten, as the next two */
   fa_tensor_desc dsink;   /* optional gradient of sink, f32 [h_q] */
   fa_tensor_desc dslopes; /* optional gradient of the ALiBi slopes, f32, their shape */
 
@@ -217,7 +224,7 @@ typedef struct fa_attention_args {
   const void* q;
   const void* k;
   const void* v;
-  void* o;
+  void* o; /* written by a forward, read by a backward; likewise lse */
   float* lse;
   const int32_t* cu_seqlens_q;
   const int32_t* cu_seqlens_k;
@@ -327,6 +334,19 @@ FA_API fa_status fa_explain(const fa_attention_desc* desc, char* buffer, size_t 
 
 /* Full name of the plan's kernel, such as "cpu/panel/avx512"; valid as long as the plan. NULL for a NULL plan. */
 FA_API const char* fa_plan_kernel(const fa_plan* plan);
+
+/* ---- GPU kernels compiled ahead of time --------------------------------------------------------------------- */
+
+/* Compile what plans of `count` descriptions (device_type FA_DEVICE_CUDA) need on GPUs of the given architectures ("sm_80,sm_90a"),
+ * on `num_threads` threads (0: all processors), and write it to the file `path`, an archive. Needs NVRTC and no GPU; what the
+ * user's cache holds is taken from there. *kernels and *unserved (each may be NULL): kernels in the archive, and pairs of
+ * description and architecture that no kernel serves. */
+FA_API fa_status fa_archive_write(const char* path, const char* architectures, const fa_attention_desc* const* descs, int64_t count,
+                                  int32_t num_threads, int64_t* kernels, int64_t* unserved);
+
+/* Look for kernels in this archive (a file, or a folder with one <architecture>.kernels each) before FLASH_ATTN_ARCHIVE or the
+ * installed one, from now on and in the whole process. Kernels already loaded stay. NULL: no longer. */
+FA_API fa_status fa_archive_use(const char* path);
 
 /* ---- Machine and process ------------------------------------------------------------------------------------ */
 

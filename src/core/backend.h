@@ -1,4 +1,4 @@
-// The seam between core and the rooms (CPU, CUDA). A room offers five functions; core knows nothing else of it.
+// The seam between core and the rooms (CPU, CUDA). What a room offers is in Backend; core knows nothing else of it.
 #pragma once
 
 #include "core/problem.h"
@@ -33,6 +33,17 @@ class Plan {
   virtual Status run(const fa_attention_args& args, const fa_workspace& workspace, void* stream, uint32_t run_flags) const = 0;
 };
 
+// Kernels compiled ahead of time, for devices that need not be there.
+struct ArchiveOrder {
+  std::string path;
+  std::string architectures;  // "sm_80,sm_90a"
+  int num_threads = 0;        // 0: all processors
+};
+struct ArchiveReport {
+  int64_t kernels = 0;   // in the archive
+  int64_t unserved = 0;  // pairs of problem and architecture that no kernel serves
+};
+
 struct Backend {
   const char* name;
   fa_device_type device_type;
@@ -42,6 +53,10 @@ struct Backend {
   // Upper bound over all problems whose extents do not exceed this one's.
   Status (*workspace_bound)(const Problem& maxima, WorkspaceSize* size);
   Status (*device_text)(int device_index, std::string* text);
+  // Of a room whose kernels are compiled at run time, else null: writes an archive, and looks for kernels in one (empty: no
+  // longer).
+  Status (*write_archive)(const std::vector<Problem>& problems, const ArchiveOrder& order, ArchiveReport* report) = nullptr;
+  Status (*use_archive)(const std::string& path) = nullptr;
 };
 
 // The room for a device type, or null if this build has none.

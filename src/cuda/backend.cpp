@@ -1,9 +1,10 @@
 // The CUDA room's side of the seam: its kernels. The first that serves a problem on its device gets it; the Hopper kernel waits
 // behind the other, for those who name it, until its tests have run on a GPU through the library.
-#include "core/backend.h"
+#include "cuda/backend.h"
 
+#include "cuda/ahead.h"
 #include "cuda/device.h"
-#include "cuda/entries/entry.h"
+#include "cuda/jit/kernel_store.h"
 
 namespace flash_attn::cuda {
 namespace {
@@ -21,7 +22,9 @@ Status check_name(const Problem& problem) {
   return invalid("kernel is \"%s\" but GPUs have: %s", problem.kernel.c_str(), names.c_str());
 }
 
-// The first kernel that may and can; what the others said goes to `refusals`.
+}  // namespace
+
+// The first kernel that may and can.
 Status choose_entry(const Problem& problem, const DeviceInfo& device, const KernelEntry** chosen, std::vector<Refusal>* refusals) {
   *chosen = nullptr;
   Status first;
@@ -42,6 +45,16 @@ Status choose_entry(const Problem& problem, const DeviceInfo& device, const Kern
   }
   return *chosen ? Status() : first;
 }
+
+Status list_kernels(const Problem& problem, const DeviceInfo& device, std::vector<KernelRequest>* requests) {
+  FA_TRY(check_name(problem));
+  const KernelEntry* entry = nullptr;
+  FA_TRY(choose_entry(problem, device, &entry, nullptr));
+  if (entry->kernels == nullptr) return unsupported("%s cannot be compiled ahead of time", entry->name);
+  return entry->kernels(problem, device, requests);
+}
+
+namespace {
 
 Status make_plan(const Problem& problem, Plan** plan, std::vector<Refusal>* refusals) {
   *plan = nullptr;
@@ -66,6 +79,7 @@ Status bound_workspace(const Problem& maxima, WorkspaceSize* size) {
 }  // namespace
 
 extern const Backend kCudaBackend;
-const Backend kCudaBackend = {"cuda", FA_DEVICE_CUDA, kKernelNames, make_plan, bound_workspace, device_text};
+const Backend kCudaBackend = {"cuda",          FA_DEVICE_CUDA, kKernelNames,         make_plan,
+                              bound_workspace, device_text,    write_kernel_archive, use_archive};
 
 }  // namespace flash_attn::cuda

@@ -15,12 +15,15 @@ struct DeviceInfo {
   int shared_bytes = 0;         // most that one block may use
   int shared_bytes_per_sm = 0;  // for all blocks together, the driver's share included
   long long l2_bytes = 0;
+  int clock_khz = 0;               // 0: unknown, as below; only expectations are made of these
+  long long memory_bandwidth = 0;  // bytes a second
 
   bool operator==(const DeviceInfo&) const = default;
 };
 
 // The device of an index; -1 is the current context's, or the first if none is current. FLASH_ATTN_CUDA_SHARED_KB lowers the shared
-// memory that plans may use, to try a smaller device's variants.
+// memory that plans may use, to try a smaller device's variants; FLASH_ATTN_CUDA_ASSUME plans for a known device of an architecture
+// ("sm_90a"), without asking a driver.
 Status get_device(int index, DeviceInfo* info);
 
 // "key: value" lines for a person.

@@ -5,20 +5,13 @@
 #include "core/problem.h"
 #include "cuda/device.h"
 #include "cuda/entries/entry.h"
+#include "cuda/known_devices.h"
 
 #include <set>
 #include <string>
 
 namespace flash_attn::cuda {
 namespace {
-
-constexpr int kKb = 1024;
-// One device of each kind of shared memory and instruction set.
-constexpr DeviceInfo kDevices[] = {
-    {0, 80, 108, 163 * kKb, 164 * kKb, 40ll << 20},   {0, 86, 84, 99 * kKb, 100 * kKb, 6ll << 20},
-    {0, 89, 128, 99 * kKb, 100 * kKb, 72ll << 20},    {0, 90, 132, 227 * kKb, 228 * kKb, 50ll << 20},
-    {0, 100, 148, 227 * kKb, 228 * kKb, 126ll << 20}, {0, 120, 170, 99 * kKb, 100 * kKb, 96ll << 20},
-};
 
 constexpr const KernelEntry* kEntries[] = {&kSm90ForwardEntry, &kSm80ForwardEntry};
 
@@ -135,7 +128,9 @@ std::vector<unsigned> pairwise_sets() {
 std::vector<KernelRequest> compile_list() {
   std::vector<KernelRequest> list;
   std::set<std::string> seen;
-  for (const DeviceInfo& device : kDevices) {
+  // One device of each kind of shared memory and instruction set.
+  for (const char* arch : {"sm_80", "sm_86", "sm_89", "sm_90a", "sm_100a", "sm_120a"}) {
+    const DeviceInfo device = known_devices(arch).front();
     Collector collector(device, &seen, &list);
     const bool is_served_widely = device.compute_capability == 80 || device.compute_capability == 90;
     for (const int64_t d : {64, 96, 128, 192, 256}) {

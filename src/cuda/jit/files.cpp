@@ -13,11 +13,6 @@
 namespace flash_attn::cuda {
 namespace {
 
-std::string reason(int error) {
-  char buffer[128] = "";
-  return strerror_r(error, buffer, sizeof buffer);  // the GNU form, which returns the text
-}
-
 class Descriptor {
  public:
   explicit Descriptor(int fd) : fd_(fd) {}
@@ -53,17 +48,22 @@ int write_all(int fd, std::string_view bytes) {
 
 }  // namespace
 
+std::string error_text(int error) {
+  char buffer[128] = "";
+  return strerror_r(error, buffer, sizeof buffer);  // the GNU form, which returns the text
+}
+
 std::string read_file(const std::string& path, std::string* bytes) {
   Descriptor file(open(path.c_str(), O_RDONLY | O_CLOEXEC));
   struct stat facts;
-  if (file.get() < 0 || fstat(file.get(), &facts) != 0) return reason(errno);
+  if (file.get() < 0 || fstat(file.get(), &facts) != 0) return error_text(errno);
   if (!S_ISREG(facts.st_mode)) return "not a regular file";
   bytes->resize(static_cast<size_t>(facts.st_size));
   size_t done = 0;
   while (done < bytes->size()) {
     const ssize_t count = pread(file.get(), bytes->data() + done, bytes->size() - done, static_cast<off_t>(done));
     if (count < 0 && errno == EINTR) continue;
-    if (count < 0) return reason(errno);
+    if (count < 0) return error_text(errno);
     if (count == 0) break;  // it became shorter meanwhile
     done += static_cast<size_t>(count);
   }
@@ -75,9 +75,9 @@ std::string make_folders(const std::string& path) {
   for (size_t at = 1; at <= path.size(); ++at) {
     if (at < path.size() && path[at] != '/') continue;
     const std::string part = path.substr(0, at);
-    if (mkdir(part.c_str(), 0700) != 0 && errno != EEXIST && !is_folder(part)) return reason(errno);
+    if (mkdir(part.c_str(), 0700) != 0 && errno != EEXIST && !is_folder(part)) return error_text(errno);
   }
-  return is_folder(path) ? std::string() : reason(ENOTDIR);
+  return is_folder(path) ? std::string() : error_text(ENOTDIR);
 }
 
 std::string write_file(const std::string& path, std::string_view bytes) {
@@ -86,13 +86,13 @@ std::string write_file(const std::string& path, std::string_view bytes) {
   const std::string temporary =
       path + "." + std::to_string(getpid()) + "." + std::to_string(counter++) + std::string(kTemporarySuffix);
   Descriptor file(open(temporary.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0644));
-  if (file.get() < 0) return reason(errno);
+  if (file.get() < 0) return error_text(errno);
   int error = write_all(file.get(), bytes);
   if (!file.close() && error == 0) error = errno;
   if (error == 0 && rename(temporary.c_str(), path.c_str()) != 0) error = errno;
   if (error == 0) return {};
   unlink(temporary.c_str());
-  return reason(error);
+  return error_text(error);
 }
 
 bool is_folder(const std::string& path) {

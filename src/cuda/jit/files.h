@@ -13,6 +13,9 @@ std::string make_folders(const std::string& path);
 // Through a temporary file beside it and a rename. Makes the folder if it is not there.
 std::string write_file(const std::string& path, std::string_view bytes);
 
+// The system's words for an errno.
+std::string error_text(int error);
+
 bool is_folder(const std::string& path);
 bool is_file(const std::string& path);
 std::string parent_folder(const std::string& path);

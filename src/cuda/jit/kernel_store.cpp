@@ -50,11 +50,11 @@ Status compile_only(const KernelRequest& request, CompileReport* report) {
   return compile(*nvrtc, request, false, report);
 }
 
-Status KernelStore::find_archive(const std::string& arch, const Archive** archive) {
+Status KernelStore::open_archive(const std::string& base, const char* chosen_by, const std::string& arch, const Archive** archive) {
   *archive = nullptr;
-  if (settings_.archive.empty()) return {};
-  const bool has_parts = is_folder(settings_.archive);
-  const std::string path = has_parts ? settings_.archive + "/" + arch + ".kernels" : settings_.archive;
+  if (base.empty()) return {};
+  const bool has_parts = is_folder(base);
+  const std::string path = has_parts ? base + "/" + arch + ".kernels" : base;
   const std::lock_guard<std::mutex> lock(archives_mutex_);
   const auto known = archives_.find(path);
   if (known != archives_.end()) {
@@ -65,7 +65,7 @@ Status KernelStore::find_archive(const std::string& arch, const Archive** archiv
   if (!has_parts || is_file(path)) {  // a folder need not have every architecture
     const Status status = Archive::open(path, &opened);
     if (!status.ok()) {
-      if (settings_.archive_is_chosen) return {status.code(), status.message() + " (FLASH_ATTN_ARCHIVE)"};
+      if (chosen_by) return {status.code(), status.message() + " (" + chosen_by + ")"};
       log_text(FA_LOG_ERROR, "%s; going on without it", status.message().c_str());
     }
   }
@@ -74,23 +74,57 @@ Status KernelStore::find_archive(const std::string& arch, const Archive** archiv
   return {};
 }
 
-Status KernelStore::find(const KernelRequest& request, KernelImage* image, ImageSource* source) {
-  const bool with_lines = !settings_.dump_folder.empty();
-  const Archive* archive = nullptr;
-  FA_TRY(find_archive(request.arch, &archive));
+bool KernelStore::take_from(const Archive& archive, const KernelRequest& request, KernelImage* image, std::string* misses) {
   const int driver_major = settings_.driver_version / 1000;
-  if (archive && archive->find(request_key(request, with_lines), image) &&
-      (driver_major == 0 || image->compiler / 1000 <= driver_major)) {
-    *source = ImageSource::archive;
-    dump(request, *image, "from the archive " + settings_.archive + "\n");
+  std::string why = " has it not";
+  switch (archive.find(request_key(request, !settings_.dump_folder.empty()), image)) {
+    case ArchiveResult::found:
+      if (driver_major == 0 || image->compiler / 1000 <= driver_major) return true;
+      why = format_text(" has it from NVRTC %d.%d, which is newer than the driver's CUDA %d", image->compiler / 1000,
+                        image->compiler % 1000 / 10, driver_major);
+      break;
+    case ArchiveResult::damaged:
+      log_text(FA_LOG_ERROR, "%s for %s is damaged in the kernel archive %s", request.name.c_str(), request.arch.c_str(),
+               archive.path().c_str());
+      why = " has it damaged";
+      break;
+    case ArchiveResult::absent:
+      if (!archive.has_these_sources()) why += ", being of " + archive.maker() + " with other kernel sources";
+  }
+  *misses += (misses->empty() ? "not in the kernel archive " : ", nor in ") + archive.path() + " (which" + why + ")";
+  return false;
+}
+
+Status KernelStore::look_in_archives(const KernelRequest& request, KernelImage* image, bool* is_found, std::string* misses) {
+  const struct {
+    std::string base;
+    const char* chosen_by;
+  } places[] = {{settings_.uses_named_archive ? named_archive() : std::string(), "fa_archive_use"},
+                {settings_.archive, settings_.archive_is_chosen ? "FLASH_ATTN_ARCHIVE" : nullptr}};
+  *is_found = false;
+  for (const auto& place : places) {
+    const Archive* archive = nullptr;
+    FA_TRY(open_archive(place.base, place.chosen_by, request.arch, &archive));
+    if (archive == nullptr || !take_from(*archive, request, image, misses)) continue;
+    *is_found = true;
+    dump(request, *image, "from the archive " + archive->path() + "\n");
     return {};
   }
+  if (misses->empty()) *misses = "in no kernel archive (there is none for this architecture)";
+  return {};
+}
+
+Status KernelStore::find(const KernelRequest& request, KernelImage* image, ImageSource* source) {
+  bool is_found = false;
+  std::string misses;
+  *source = ImageSource::archive;
+  FA_TRY(look_in_archives(request, image, &is_found, &misses));
+  if (is_found) return {};
+  const bool with_lines = !settings_.dump_folder.empty();
   const Nvrtc* nvrtc = nullptr;
-  if (const Status status = settings_.nvrtc(&nvrtc); !status.ok()) {
-    const std::string where = archive ? "not in the kernel archive " + settings_.archive : "in no kernel archive (there is none)";
-    return {status.code(), format_text("%s for %s is %s: %s", request.name.c_str(), request.arch.c_str(), where.c_str(),
+  if (const Status status = settings_.nvrtc(&nvrtc); !status.ok())
+    return {status.code(), format_text("%s for %s is %s: %s", request.name.c_str(), request.arch.c_str(), misses.c_str(),
                                        status.message().c_str())};
-  }
   const Digest key = request_key(request, with_lines, nvrtc->version);
   if (disk_.find(key, image)) {
     *source = ImageSource::disk;

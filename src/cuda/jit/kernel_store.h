@@ -17,6 +17,7 @@ namespace flash_attn::cuda {
 struct StoreSettings {
   std::string archive;             // a file, or a folder with one "<arch>.kernels" per architecture; empty: none
   bool archive_is_chosen = false;  // by the user, so that one that cannot be read is an error
+  bool uses_named_archive = true;  // looks into use_archive's first
   std::string cache_folder;        // empty: nothing is kept on disk
   uint64_t cache_limit_bytes = uint64_t{512} << 20;
   std::string dump_folder;  // keeps source, log and code of every kernel, compiled with line numbers; empty: none
@@ -27,6 +28,10 @@ struct StoreSettings {
 // FLASH_ATTN_ARCHIVE, FLASH_ATTN_CACHE_DIR, FLASH_ATTN_CACHE_MB, FLASH_ATTN_DUMP, and where they are not set the installed archive
 // and the user's cache folder.
 StoreSettings settings_from_environment();
+
+// The archive that fa_archive_use names, process-wide; empty: none. An archive that cannot be used is an error.
+Status use_archive(const std::string& path);
+std::string named_archive();
 
 enum class ImageSource { archive, disk, compiler };
 
@@ -41,7 +46,11 @@ class KernelStore {
   const StoreSettings& settings() const { return settings_; }
 
  private:
-  Status find_archive(const std::string& arch, const Archive** archive);
+  // Of a file or folder; null where there is none for the architecture. `chosen_by` is who named it, null: the installation.
+  Status open_archive(const std::string& base, const char* chosen_by, const std::string& arch, const Archive** archive);
+  // What the archives have, and where they were looked for in vain, in words.
+  Status look_in_archives(const KernelRequest& request, KernelImage* image, bool* is_found, std::string* misses);
+  bool take_from(const Archive& archive, const KernelRequest& request, KernelImage* image, std::string* misses);
   Status compile_and_keep(const Nvrtc& nvrtc, const KernelRequest& request, const Digest& key, KernelImage* image);
   void dump(const KernelRequest& request, const KernelImage& image, const std::string& log) const;
 

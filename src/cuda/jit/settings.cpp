@@ -1,11 +1,12 @@
-// What the environment says of caches and archives (kernel_store.h), and where an installation keeps its archive: found from the
-// place of this library, so that an unpacked package works wherever it lies.
+// What the environment and the program say of caches and archives (kernel_store.h), and where an installation keeps its archive:
+// found from the place of this library, so that an unpacked package works wherever it lies.
 #include "cuda/jit/files.h"
 #include "cuda/jit/kernel_store.h"
 
 #include <dlfcn.h>
 
 #include <cstdlib>
+#include <mutex>
 
 namespace flash_attn::cuda {
 namespace {
@@ -15,13 +16,23 @@ std::string environment(const char* name) {
   return value ? value : "";
 }
 
-// <folder of this library>/<way to the data>/kernels, empty if that is no folder.
+// <folder of this library>/<way to the data>/kernels, or a folder flash-attn-kernels beside the library; empty if neither is there.
 std::string installed_archive() {
   static const char anchor = 0;
   Dl_info where;
   if (dladdr(&anchor, &where) == 0 || !where.dli_fname) return {};
-  const std::string folder = parent_folder(where.dli_fname) + "/" FLASH_ATTN_DATA_FROM_LIB "/kernels";
-  return is_folder(folder) ? folder : std::string();
+  for (const char* folder : {"/" FLASH_ATTN_DATA_FROM_LIB "/kernels", "/flash-attn-kernels"})
+    if (const std::string path = parent_folder(where.dli_fname) + folder; is_folder(path)) return path;
+  return {};
+}
+
+struct NamedArchive {
+  std::mutex mutex;
+  std::string path;
+};
+NamedArchive& the_named_archive() {
+  static auto* const named = new NamedArchive;  // never destroyed: runs may outlive static destruction
+  return *named;
 }
 
 std::string user_cache_folder() {
@@ -32,6 +43,23 @@ std::string user_cache_folder() {
 }
 
 }  // namespace
+
+Status use_archive(const std::string& path) {
+  if (!path.empty() && !is_folder(path)) {
+    std::unique_ptr<Archive> archive;
+    FA_TRY(Archive::open(path, &archive));
+  }
+  NamedArchive& named = the_named_archive();
+  const std::lock_guard<std::mutex> lock(named.mutex);
+  named.path = path;
+  return {};
+}
+
+std::string named_archive() {
+  NamedArchive& named = the_named_archive();
+  const std::lock_guard<std::mutex> lock(named.mutex);
+  return named.path;
+}
 
 StoreSettings settings_from_environment() {
   StoreSettings settings;

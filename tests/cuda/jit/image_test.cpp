@@ -84,11 +84,11 @@ TEST(Archives, HoldWhatWasWritten) {
   EXPECT_EQ(archive->size(), 50u);
   for (int i = 0; i < 50; ++i) {
     KernelImage read;
-    ASSERT_TRUE(archive->find(key_of(i), &read)) << i;
+    ASSERT_EQ(archive->find(key_of(i), &read), ArchiveResult::found) << i;
     expect_same(images[static_cast<size_t>(i)], read);
   }
   KernelImage read;
-  EXPECT_FALSE(archive->find(key_of(50), &read));
+  EXPECT_EQ(archive->find(key_of(50), &read), ArchiveResult::absent);
 }
 
 TEST(Archives, EmptyAndMissingOnes) {
@@ -97,7 +97,7 @@ TEST(Archives, EmptyAndMissingOnes) {
   ASSERT_TRUE(write_archive(folder.path() + "/empty", {}).ok());
   ASSERT_TRUE(Archive::open(folder.path() + "/empty", &archive).ok());
   KernelImage read;
-  EXPECT_FALSE(archive->find(key_of(0), &read));
+  EXPECT_EQ(archive->find(key_of(0), &read), ArchiveResult::absent);
   const Status status = Archive::open(folder.path() + "/missing", &archive);
   EXPECT_EQ(status.code(), FA_STATUS_COMPILE_ERROR);
   EXPECT_NE(status.message().find("/missing"), std::string::npos);
@@ -118,7 +118,7 @@ TEST(Archives, NeverGiveDamagedCode) {
     int found = 0;
     for (int number = 0; number < 2; ++number) {
       KernelImage read;
-      if (!archive->find(key_of(number), &read)) continue;
+      if (archive->find(key_of(number), &read) != ArchiveResult::found) continue;
       ++found;
       expect_same(make(number), read);
     }
