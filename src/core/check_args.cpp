@@ -12,11 +12,11 @@ namespace flash_attn {
 namespace {
 
 // What makes a tensor or vector empty, so that its pointer may be NULL.
-enum class Emptied : uint8_t { never, by_queries, by_keys, by_requests, by_table, by_scores };
+enum class Emptied : uint8_t { never, by_queries, by_keys, by_requests, by_table, by_scores, by_dbias, by_dslopes };
 
 // Where a pointer's alignment comes from: promised in the description, or the element size.
-enum class Alignment : uint8_t { one, four, eight, q, k, v, o, input, output, bias };
-constexpr int kAlignments = 10;
+enum class Alignment : uint8_t { one, four, eight, q, k, v, o, dout, dq, dk, dv, input, bias };
+constexpr int kAlignments = 13;
 
 // Facts of a problem as bits of one word: described tensors, then FA_INPUT_*, then the rest.
 constexpr int kInputShift = kTensorCount;
@@ -74,14 +74,14 @@ constexpr Pointer kPointers[] = {
     {FA_ARG(q_descale), bit(TensorId::q_descale), Alignment::four, Emptied::by_requests},
     {FA_ARG(k_descale), bit(TensorId::k_descale), Alignment::four, Emptied::by_requests},
     {FA_ARG(v_descale), bit(TensorId::v_descale), Alignment::four, Emptied::by_requests},
-    {FA_ARG(dout), bit(TensorId::dout), Alignment::output, Emptied::by_queries},
-    {FA_ARG(dq), bit(TensorId::dq), Alignment::input, Emptied::by_queries},
-    {FA_ARG(dk), bit(TensorId::dk), Alignment::input, Emptied::by_keys},
-    {FA_ARG(dv), bit(TensorId::dv), Alignment::input, Emptied::by_keys},
+    {FA_ARG(dout), bit(TensorId::dout), Alignment::dout, Emptied::by_queries},
+    {FA_ARG(dq), bit(TensorId::dq), Alignment::dq, Emptied::by_queries},
+    {FA_ARG(dk), bit(TensorId::dk), Alignment::dk, Emptied::by_keys},
+    {FA_ARG(dv), bit(TensorId::dv), Alignment::dv, Emptied::by_keys},
     {FA_ARG(dlse), bit(TensorId::dlse), Alignment::four, Emptied::by_queries},
-    {FA_ARG(dbias), bit(TensorId::dbias), Alignment::four, Emptied::by_scores},
+    {FA_ARG(dbias), bit(TensorId::dbias), Alignment::four, Emptied::by_dbias},
     {FA_ARG(dsink), bit(TensorId::dsink), Alignment::four, Emptied::never},
-    {FA_ARG(dslopes), bit(TensorId::dslopes), Alignment::four, Emptied::by_requests},
+    {FA_ARG(dslopes), bit(TensorId::dslopes), Alignment::four, Emptied::by_dslopes},
 };
 #undef FA_ARG
 
@@ -113,6 +113,10 @@ bool is_empty(const Problem& problem, Emptied emptied) {
       return problem.b == 0 || problem.max_pages == 0;
     case Emptied::by_scores:
       return problem.total_q == 0 || problem.max_s_k == 0;
+    case Emptied::by_dbias:
+      return problem.dbias_batches == 0 || problem.dbias_heads == 0 || problem.dbias_rows == 0 || problem.dbias_columns == 0;
+    case Emptied::by_dslopes:
+      return problem.dslopes_rows == 0;
   }
   return false;
 }
@@ -127,8 +131,11 @@ Status check_pointers(const Problem& problem, const fa_attention_args& args) {
                                            problem.k_alignment,
                                            problem.v_alignment,
                                            problem.o_alignment,
+                                           problem.dout_alignment,
+                                           problem.dq_alignment,
+                                           problem.dk_alignment,
+                                           problem.dv_alignment,
                                            element,
-                                           dtype_bytes(problem.o_dtype),
                                            problem.has_bias ? dtype_bytes(problem.bias_dtype) : 1};
   for (const Pointer& pointer : kPointers) {
     const void* address = pointer_of(args, pointer);
@@ -170,14 +177,15 @@ Region query_region(const Problem& problem, const void* base, const Axes& axes, 
                    {axes.batch, axes.row, axes.head});
 }
 
-Region key_region(const Problem& problem, const void* base, const Axes& axes, int64_t columns, int64_t rows) {
+Region key_region(const Problem& problem, const void* base, const Axes& axes, DType dtype, int64_t columns, int64_t rows) {
   const int64_t batch = problem.kv_layout == KvLayout::pointers ? 1 : problem.k_batch;
-  return region_of(base, dtype_bytes(problem.dtype), columns, {batch, rows, problem.h_k}, {axes.batch, axes.row, axes.head});
+  return region_of(base, dtype_bytes(dtype), columns, {batch, rows, problem.h_k}, {axes.batch, axes.row, axes.head});
 }
 
-Region lse_region(const Problem& problem, const void* base) {
+// lse or its gradient.
+Region lse_region(const Problem& problem, const void* base, const Axes& axes) {
   return region_of(base, 4, problem.packed_q ? problem.total_q : problem.max_s_q,
-                   {problem.packed_q ? 1 : problem.b, problem.h_q, 1}, {problem.lse.batch, problem.lse.head, 0});
+                   {problem.packed_q ? 1 : problem.b, problem.h_q, 1}, {axes.batch, axes.head, 0});
 }
 
 // Broadcast dimensions have stride 0 and so add nothing.
@@ -193,40 +201,78 @@ Region tree_region(const Problem& problem, const void* base) {
                    {problem.tree_batch_stride, problem.tree_row_stride, 0});
 }
 
-// The outputs of a forward run, and the question put to each input.
+// The outputs of a run, and the question put to each input.
 class Outputs {
  public:
-  Outputs(const Problem& problem, const fa_attention_args& args)
-      : o_(query_region(problem, args.o, problem.o, problem.o_dtype, problem.d_v)) {
-    if (args.lse != nullptr) lse_ = lse_region(problem, args.lse);
-    o_span_ = o_.span_bytes();
-    lse_span_ = lse_.span_bytes();
-  }
+  void add(const char* name, const Region& region) { outputs_[count_++] = Output{name, region, region.span_bytes()}; }
 
   Status check_apart() const {
-    if (!overlaps(o_, lse_)) return Status();
-    return invalid("o (%p) and lse (%p) overlap but must be apart", address(o_), address(lse_));
+    for (int m = 0; m < count_; ++m) {
+      for (int n = m + 1; n < count_; ++n) {
+        const Output& a = outputs_[m];
+        const Output& b = outputs_[n];
+        if (!overlaps(a.region, b.region)) continue;
+        return invalid("%s (%p) and %s (%p) overlap but must be apart", a.name, address(a.region), b.name, address(b.region));
+      }
+    }
+    return Status();
   }
 
   Status check_apart_from(const char* name, const Region& input) const {
     const int64_t span = input.span_bytes();
-    if (spans_meet(o_, o_span_, input, span) && overlaps(o_, input)) return overlap("o", o_, name, input);
-    if (spans_meet(lse_, lse_span_, input, span) && overlaps(lse_, input)) return overlap("lse", lse_, name, input);
+    for (int m = 0; m < count_; ++m) {
+      const Output& output = outputs_[m];
+      if (!spans_meet(output.region, output.span, input, span) || !overlaps(output.region, input)) continue;
+      return invalid("%s (%p) overlaps %s (%p) but an output must share no memory with an input", output.name,
+                     address(output.region), name, address(input));
+    }
     return Status();
   }
 
  private:
-  static const void* address(const Region& region) { return reinterpret_cast<const void*>(region.base); }
-  static Status overlap(const char* output_name, const Region& output, const char* name, const Region& input) {
-    return invalid("%s (%p) overlaps %s (%p) but an output must share no memory with an input", output_name, address(output), name,
-                   address(input));
-  }
+  struct Output {
+    const char* name = nullptr;
+    Region region;
+    int64_t span = 0;  // kept, as every input asks
+  };
 
-  Region o_;
-  Region lse_;
-  int64_t o_span_ = 0;  // kept, as every input asks
-  int64_t lse_span_ = 0;
+  static const void* address(const Region& region) { return reinterpret_cast<const void*>(region.base); }
+
+  Output outputs_[6];  // most: the gradients of q, k, v, bias, sink and slopes
+  int count_ = 0;
 };
+
+Region dbias_region(const Problem& problem, const void* base) {
+  return region_of(base, 4, problem.dbias_columns, {problem.dbias_batches, problem.dbias_heads, problem.dbias_rows},
+                   {problem.dbias.batch, problem.dbias.head, problem.dbias.row});
+}
+
+Outputs outputs_of(const Problem& problem, const fa_attention_args& args) {
+  Outputs outputs;
+  if (problem.direction == Direction::forward) {
+    outputs.add("o", query_region(problem, args.o, problem.o, problem.o_dtype, problem.d_v));
+    if (problem.has_lse) outputs.add("lse", lse_region(problem, args.lse, problem.lse));
+    return outputs;
+  }
+  outputs.add("dq", query_region(problem, args.dq, problem.dq, problem.dq_dtype, problem.d));
+  outputs.add("dk", key_region(problem, args.dk, problem.dk, problem.dk_dtype, problem.d, problem.k_rows));
+  outputs.add("dv", key_region(problem, args.dv, problem.dv, problem.dv_dtype, problem.d_v, problem.k_rows));
+  if (problem.has_dbias) outputs.add("dbias", dbias_region(problem, args.dbias));
+  if (problem.has_dsink) outputs.add("dsink", flat(args.dsink, 4, problem.h_q));
+  if (problem.has_dslopes) {
+    outputs.add("dslopes",
+                region_of(args.dslopes, 4, problem.h_q, {problem.dslopes_rows, 1, 1}, {problem.dslopes_batch_stride, 0, 0}));
+  }
+  return outputs;
+}
+
+// What the forward wrote and a backward reads.
+Status check_backward_inputs(const Problem& problem, const fa_attention_args& args, const Outputs& outputs) {
+  FA_TRY(outputs.check_apart_from("o", query_region(problem, args.o, problem.o, problem.o_dtype, problem.d_v)));
+  FA_TRY(outputs.check_apart_from("lse", lse_region(problem, args.lse, problem.lse)));
+  FA_TRY(outputs.check_apart_from("dout", query_region(problem, args.dout, problem.dout, problem.o_dtype, problem.d_v)));
+  return problem.has_dlse ? outputs.check_apart_from("dlse", lse_region(problem, args.dlse, problem.dlse)) : Status();
+}
 
 Status check_vectors(const Problem& problem, const fa_attention_args& args, const Outputs& outputs) {
   const struct {
@@ -287,7 +333,8 @@ Status check_request_pointers(const Problem& problem, const fa_attention_args& a
         return invalid("%s[%lld] is %p but must be a multiple of %lld bytes, as described", list, static_cast<long long>(r), base,
                        static_cast<long long>(alignment));
       }
-      const Region region = key_region(problem, base, is_k ? problem.k : problem.v, is_k ? problem.d : problem.d_v, rows);
+      const Region region =
+          key_region(problem, base, is_k ? problem.k : problem.v, problem.dtype, is_k ? problem.d : problem.d_v, rows);
       FA_TRY(outputs.check_apart_from(list, region));
     }
   }
@@ -299,16 +346,16 @@ Status check_request_pointers(const Problem& problem, const fa_attention_args& a
 Status check_args(const Problem& problem, const fa_attention_args& args) {
   if (args.reserved != 0) return invalid("args.reserved is %u but must be 0", args.reserved);
   FA_TRY(check_pointers(problem, args));
-  if (problem.direction == Direction::backward) return Status();  // no room runs one yet; a Problem has no gradient strides
-  const Outputs outputs(problem, args);
+  const Outputs outputs = outputs_of(problem, args);
   FA_TRY(outputs.check_apart());
   FA_TRY(outputs.check_apart_from("q", query_region(problem, args.q, problem.q, problem.dtype, problem.d)));
   if (problem.kv_layout != KvLayout::pointers) {
-    FA_TRY(outputs.check_apart_from("k", key_region(problem, args.k, problem.k, problem.d, problem.k_rows)));
-    FA_TRY(outputs.check_apart_from("v", key_region(problem, args.v, problem.v, problem.d_v, problem.k_rows)));
+    FA_TRY(outputs.check_apart_from("k", key_region(problem, args.k, problem.k, problem.dtype, problem.d, problem.k_rows)));
+    FA_TRY(outputs.check_apart_from("v", key_region(problem, args.v, problem.v, problem.dtype, problem.d_v, problem.k_rows)));
   } else if (problem.device_type == FA_DEVICE_CPU) {
     FA_TRY(check_request_pointers(problem, args, outputs));
   }
+  if (problem.direction == Direction::backward) FA_TRY(check_backward_inputs(problem, args, outputs));
   FA_TRY(check_vectors(problem, args, outputs));
   return check_score_inputs(problem, args, outputs);
 }

@@ -20,17 +20,6 @@ constexpr uint32_t kForwardOnly = tensor_bit(TensorId::k_new) | tensor_bit(Tenso
 
 const char* first_name(uint32_t tensors) { return kTensorFields[__builtin_ctz(tensors)].name; }
 
-Axes axes_of(const fa_tensor_desc& tensor) {
-  if (tensor.rank == 3) return Axes{0, tensor.stride[0], tensor.stride[1]};
-  return Axes{tensor.stride[0], tensor.stride[1], tensor.stride[2]};
-}
-
-// Nothing promised: what allocations of the device have anyway, and the fast kernels ask for.
-int64_t alignment_of(const fa_tensor_desc& tensor, fa_device_type device_type) {
-  const int64_t unpromised = device_type == FA_DEVICE_CUDA ? 16 : dtype_bytes(static_cast<DType>(tensor.dtype));
-  return tensor.alignment > 0 ? tensor.alignment : unpromised;
-}
-
 // Three dimensions (packed) or four.
 Status check_rank(const char* name, const fa_tensor_desc& tensor, const char* accepted) {
   if (tensor.rank == 3 || tensor.rank == 4) return Status();

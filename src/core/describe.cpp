@@ -78,8 +78,15 @@ std::string feature_text(const Problem& problem) {
   add_if(problem.has_rotary, "rotary", &text);
   add_if(problem.has_descale, "descales", &text);
   add_if(problem.has_score_mod, "score_mod", &text);
-  add_if((problem.flags & FA_FLAG_BATCH_INVARIANT) != 0, "batch invariant", &text);
-  add_if((problem.flags & FA_FLAG_DETERMINISTIC) != 0, "deterministic", &text);
+  add_if(problem.has_flag(FA_FLAG_BATCH_INVARIANT), "batch invariant", &text);
+  add_if(problem.has_flag(FA_FLAG_DETERMINISTIC), "deterministic", &text);
+  add_if(problem.has_dlse, "dlse", &text);
+  add_if(problem.has_dbias, "dbias", &text);
+  add_if(problem.has_dsink, "dsink", &text);
+  add_if(problem.has_dslopes, "dslopes", &text);
+  add_if(problem.accumulates_dq, "adds to dq", &text);
+  add_if(problem.accumulates_dk, "adds to dk", &text);
+  add_if(problem.accumulates_dv, "adds to dv", &text);
   if (problem.num_splits > 0) text += format_text(", %d splits", problem.num_splits);
   if (problem.split_size > 0) text += format_text(", splits of %lld keys", static_cast<long long>(problem.split_size));
   if (!problem.kernel.empty()) text += ", kernel " + problem.kernel;

@@ -40,12 +40,27 @@ struct Problem {
   Axes lse;  // row stride is between query rows
   bool has_lse = false;
 
+  // A backward's tensors; all of this is unset in a forward. There o and lse are inputs, k and v are contiguous, and request r uses
+  // row r of a dense k. dout has o_dtype; lse has a dlse beside it only if has_dlse.
+  Axes dout, dq, dk, dv;
+  DType dq_dtype = DType::none, dk_dtype = DType::none, dv_dtype = DType::none;  // dtype or f32
+  bool accumulates_dq = false, accumulates_dk = false, accumulates_dv = false;   // add to what is there, else overwrite
+  bool has_dlse = false;
+  Axes dlse;  // as lse
+  bool has_dbias = false;
+  BiasAxes dbias;                                                                 // f32; 0 where the gradient is summed
+  int64_t dbias_batches = 0, dbias_heads = 0, dbias_rows = 0, dbias_columns = 0;  // its extents; 1 where summed (packed: 1 batch)
+  bool has_dsink = false;                                                         // f32 [h_q]
+  bool has_dslopes = false;                                                       // f32 [dslopes_rows, h_q]
+  int64_t dslopes_rows = 0, dslopes_batch_stride = 0;                             // 1 row: summed over the requests
+
   uint32_t tensors = 0;  // tensor_bit of each described tensor
   bool has_tensor(TensorId id) const { return (tensors & tensor_bit(id)) != 0; }
 
   uint32_t flags = 0;   // FA_FLAG_*
   uint32_t inputs = 0;  // FA_INPUT_*
   bool has_input(uint32_t bit) const { return (inputs & bit) != 0; }
+  bool has_flag(uint32_t bit) const { return (flags & bit) != 0; }
 
   MaskKind mask_kind = MaskKind::full;
   Diagonal diagonal = Diagonal::bottom_right;
@@ -85,6 +100,7 @@ struct Problem {
 
   // Smallest multiple, in bytes, that base pointers were promised to have.
   int64_t q_alignment = 0, k_alignment = 0, v_alignment = 0, o_alignment = 0;
+  int64_t dout_alignment = 0, dq_alignment = 0, dk_alignment = 0, dv_alignment = 0;
 };
 
 // Element size in bytes.

@@ -38,6 +38,16 @@ std::string shape_names(std::initializer_list<Dim> dims) {
 
 }  // namespace
 
+Axes axes_of(const fa_tensor_desc& tensor) {
+  if (tensor.rank == 3) return Axes{0, tensor.stride[0], tensor.stride[1]};
+  return Axes{tensor.stride[0], tensor.stride[1], tensor.stride[2]};
+}
+
+int64_t alignment_of(const fa_tensor_desc& tensor, fa_device_type device_type) {
+  const int64_t unpromised = device_type == FA_DEVICE_CUDA ? 16 : dtype_bytes(static_cast<DType>(tensor.dtype));
+  return tensor.alignment > 0 ? tensor.alignment : unpromised;
+}
+
 Status check_form(const char* name, const fa_tensor_desc& tensor, int first_dim) {
   if (tensor.dtype < FA_DTYPE_NONE || tensor.dtype > FA_DTYPE_BOOL) {
     return invalid("%s.dtype is %d but must be one of FA_DTYPE_NONE (0) to FA_DTYPE_BOOL (8)", name, tensor.dtype);

@@ -28,6 +28,13 @@ struct Dim {
 
 inline bool is_described(const fa_tensor_desc& tensor) { return tensor.dtype != FA_DTYPE_NONE; }
 
+// Strides of a [batch, row, head, dim] tensor, or of a packed one, [row, head, dim].
+Axes axes_of(const fa_tensor_desc& tensor);
+
+// What the base pointer is a multiple of. Nothing promised: what allocations of the device have anyway, and the fast kernels ask
+// for.
+int64_t alignment_of(const fa_tensor_desc& tensor, fa_device_type device_type);
+
 // Rank, extents, strides, alignment and size of a described tensor. Dimensions before `first_dim` have no stride.
 Status check_form(const char* name, const fa_tensor_desc& tensor, int first_dim);
 
