@@ -212,6 +212,61 @@ TEST(AcceptedDesc, AppendRotaryBackwardAndScoreModAreValid) {
   EXPECT_TRUE(problem_of(desc).has_score_mod);
 }
 
+TEST(AcceptedDesc, BackwardTensorsBecomeStridesOfTheirOwn) {
+  fa_attention_desc desc = backward_desc();
+  desc.flags = FA_FLAG_ACCUMULATE_DK | FA_FLAG_DETERMINISTIC;
+  desc.dout.stride[1] = 100;
+  desc.dout.stride[0] = 1000;
+  desc.dv.alignment = 64;
+  desc.dlse = compact(FA_DTYPE_F32, {2, 4, 3});
+  desc.alibi = desc.dslopes = compact(FA_DTYPE_F32, {2, 4});
+  desc.bias = desc.dbias = compact(FA_DTYPE_F32, {2, 1, 3, 5});
+  desc.sink = desc.dsink = compact(FA_DTYPE_F32, {4});
+  const Problem problem = problem_of(desc);
+  EXPECT_TRUE(problem.dout.batch == 1000 && problem.dout.row == 100 && problem.dout.head == 6);
+  EXPECT_TRUE(problem.dq.batch == 96 && problem.dq.row == 32 && problem.dq.head == 8);
+  EXPECT_TRUE(problem.dk.batch == 80 && problem.dk.row == 16 && problem.dk.head == 8);
+  EXPECT_TRUE(problem.dv.batch == 60 && problem.dv.row == 12 && problem.dv.head == 6);
+  EXPECT_TRUE(problem.dlse.batch == 12 && problem.dlse.row == 1 && problem.dlse.head == 3);
+  EXPECT_EQ(problem.dv_alignment, 64);
+  EXPECT_EQ(problem.dout_alignment, 4);
+  EXPECT_TRUE(!problem.accumulates_dq && problem.accumulates_dk && !problem.accumulates_dv);
+  EXPECT_TRUE(problem.has_flag(FA_FLAG_DETERMINISTIC));
+  EXPECT_TRUE(problem.has_dlse && problem.has_dbias && problem.has_dsink && problem.has_dslopes);
+  EXPECT_TRUE(problem.dbias_batches == 2 && problem.dbias_heads == 1 && problem.dbias_rows == 3 && problem.dbias_columns == 5);
+  EXPECT_TRUE(problem.dbias.batch == 15 && problem.dbias.head == 0 && problem.dbias.row == 5 && problem.dbias.key == 1);
+  EXPECT_TRUE(problem.dslopes_rows == 2 && problem.dslopes_batch_stride == 4);
+  const std::string text = describe(problem);
+  EXPECT_NE(text.find("deterministic, dlse, dbias, dsink, dslopes, adds to dk"), std::string::npos) << text;
+}
+
+TEST(AcceptedDesc, GradientsMayBeF32) {
+  fa_attention_desc desc = backward_desc();
+  desc.q.dtype = desc.k.dtype = desc.v.dtype = FA_DTYPE_BF16;
+  desc.dk.dtype = FA_DTYPE_BF16;
+  const Problem problem = problem_of(desc);
+  EXPECT_TRUE(problem.dq_dtype == DType::f32 && problem.dk_dtype == DType::bf16 && problem.dv_dtype == DType::f32);
+}
+
+TEST(AcceptedDesc, PackedBackward) {
+  fa_attention_desc desc = packed_desc();
+  desc.direction = FA_BACKWARD;
+  desc.dout = desc.o;
+  desc.dq = desc.q;
+  desc.dk = desc.k;
+  desc.dv = desc.v;
+  desc.dlse = desc.lse;
+  desc.max_s_k = 6;
+  desc.bias = desc.dbias = compact(FA_DTYPE_F32, {1, 7, 6});
+  desc.alibi = desc.dslopes = compact(FA_DTYPE_F32, {4});
+  const Problem problem = problem_of(desc);
+  EXPECT_TRUE(problem.dq.batch == 0 && problem.dq.row == 32 && problem.dq.head == 8);
+  EXPECT_TRUE(problem.dlse.batch == 0 && problem.dlse.row == 1 && problem.dlse.head == 7);
+  EXPECT_TRUE(problem.dbias_batches == 1 && problem.dbias_heads == 1 && problem.dbias_rows == 7 && problem.dbias_columns == 6);
+  EXPECT_TRUE(problem.dbias.batch == 0 && problem.dbias.head == 0 && problem.dbias.row == 6 && problem.dbias.key == 1);
+  EXPECT_TRUE(problem.dslopes_rows == 1 && problem.dslopes_batch_stride == 0);
+}
+
 TEST(AcceptedDesc, DescribeNamesDimsAndFeatures) {
   fa_attention_desc desc = paged_desc();
   desc.mask_kind = FA_MASK_CAUSAL;

@@ -206,6 +206,15 @@ const Case kGradients[] = {
     {"dlse_dtype", backward_desc, [](Desc* d) { d->dlse = d->lse; d->dlse.dtype = FA_DTYPE_F16; }, "dlse has dtype f16 but must be f32"},
     {"dbias_alone", backward_desc, [](Desc* d) { d->dbias = compact(FA_DTYPE_F32, {1, 1, 3, 5}); }, "dbias is described but bias is absent"},
     {"dsink_alone", backward_desc, [](Desc* d) { d->dsink = compact(FA_DTYPE_F32, {4}); }, "dsink is described but sink is absent"},
+    {"paged", backward_desc, [](Desc* d) { d->kv_layout = FA_KV_PAGED; d->block_table = compact(FA_DTYPE_I32, {2, 3}); }, "kv_layout is FA_KV_PAGED but FA_BACKWARD needs FA_KV_CONTIGUOUS"},
+    {"pointers", backward_desc, [](Desc* d) { d->kv_layout = FA_KV_POINTERS; }, "kv_layout is FA_KV_POINTERS but FA_BACKWARD needs FA_KV_CONTIGUOUS"},
+    {"cache_batch_idx", backward_desc, [](Desc* d) { d->inputs = FA_INPUT_CACHE_BATCH_IDX; }, "inputs has FA_INPUT_CACHE_BATCH_IDX but direction is FA_BACKWARD"},
+    {"num_splits", backward_desc, [](Desc* d) { d->num_splits = 2; }, "num_splits is 2 but must be 0 in FA_BACKWARD"},
+    {"split_size", backward_desc, [](Desc* d) { d->split_size = 64; }, "split_size is 64 but must be 0 in FA_BACKWARD"},
+    {"dlse_shape", backward_desc, [](Desc* d) { d->dlse = compact(FA_DTYPE_F32, {2, 3, 4}); }, "dlse.shape[1] is 3 but must be 4, as lse's"},
+    {"dbias_shape", backward_desc, [](Desc* d) { d->bias = compact(FA_DTYPE_F32, {1, 4, 3, 5}); d->dbias = compact(FA_DTYPE_F32, {2, 4, 3, 5}); }, "dbias.shape[0] is 2 but must be 1, as bias's"},
+    {"dbias_dtype", backward_desc, [](Desc* d) { d->bias = compact(FA_DTYPE_F32, {1, 4, 3, 5}); d->dbias = d->bias; d->dbias.dtype = FA_DTYPE_F16; }, "dbias has dtype f16 but must be f32"},
+    {"dbias_overlap", backward_desc, [](Desc* d) { d->bias = compact(FA_DTYPE_F32, {1, 4, 3, 5}); d->dbias = d->bias; d->dbias.stride[1] = 0; }, "dbias.stride[1] is 0 but an output cannot be broadcast"},
     {"dslopes_shape", backward_desc, [](Desc* d) { d->alibi = compact(FA_DTYPE_F32, {4}); d->dslopes = compact(FA_DTYPE_F32, {5}); }, "dslopes.shape[0] is 5 but must be 4, as alibi's"},
 };
 // clang-format on
