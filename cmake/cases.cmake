@@ -3,8 +3,8 @@
 add_library(flash_attn_cases STATIC
   tests/cases.cpp tests/cases_bench.cpp tests/cases_table.cpp
   tests/oracle/attention_f64.cpp tests/oracle/values.cpp tests/oracle/view.cpp
-  tests/support/check.cpp tests/support/coverage.cpp tests/support/crash_note.cpp tests/support/guarded_buffer.cpp
-  tests/support/outputs.cpp tests/support/problem_builder.cpp tests/support/random_case.cpp tests/support/reference.cpp
-  tests/support/runner.cpp tests/support/tensor_layout.cpp)
+  tests/support/check.cpp tests/support/coverage.cpp tests/support/crash_note.cpp tests/support/device_descs.cpp
+  tests/support/guarded_buffer.cpp tests/support/outputs.cpp tests/support/problem_builder.cpp tests/support/random_case.cpp
+  tests/support/reference.cpp tests/support/runner.cpp tests/support/tensor_layout.cpp)
 flash_attn_compile_options(flash_attn_cases)
 target_include_directories(flash_attn_cases PUBLIC ${PROJECT_SOURCE_DIR} ${PROJECT_SOURCE_DIR}/include)

@@ -18,6 +18,15 @@ struct ExplainOptions {
 };
 void print_explanation(const ExplainOptions& options);
 
+struct CompileOptions {
+  std::vector<std::string> archs;               // "sm_90a"
+  std::vector<std::string> sets = {"default"};  // default, bench, test, or names of cases
+  std::string out;
+  int threads = 0;  // 0: all processors
+  bool is_verbose = false;
+};
+void compile_kernels(const CompileOptions& options);
+
 struct CheckOptions {
   std::string filter;
   std::vector<std::string> dtypes, isas;

@@ -100,8 +100,23 @@ void add_bench(CLI::App* app, bench::BenchOptions* options) {
   app->add_flag("--list", options->is_list, "print the names of the cases and stop");
 }
 
+void add_compile(CLI::App* app, CompileOptions* options) {
+  app->add_option("--arch", options->archs, "architectures by the compiler's names: sm_80, sm_90a, ...")
+      ->delimiter(',')
+      ->required()
+      ->type_name("NAMES");
+  app->add_option("--cases", options->sets, "default (what engines need), bench, test, or names of cases")
+      ->delimiter(',')
+      ->capture_default_str()
+      ->type_name("SETS");
+  app->add_option("--out", options->out, "the archive to write")->required()->type_name("FILE");
+  app->add_option("--threads", options->threads, "threads that compile; 0: all processors")->type_name("N");
+  app->add_flag("--verbose", options->is_verbose, "a line for each kernel, on stderr");
+}
+
 struct Commands {
   RunOptions run;
+  CompileOptions compile;
   ExplainOptions explain;
   CheckOptions check;
   bench::BenchOptions bench;
@@ -132,6 +147,9 @@ void add_commands(CLI::App* app, Commands* commands) {
   CLI::App* explain = app->add_subcommand("explain", "which kernel serves a problem, and why not the others");
   add_explain(explain, &commands->explain);
   explain->callback([commands] { print_explanation(commands->explain); });
+  CLI::App* compile = app->add_subcommand("compile", "an archive of GPU kernels, for machines without a compiler");
+  add_compile(compile, &commands->compile);
+  compile->callback([commands] { compile_kernels(commands->compile); });
   CLI::App* demo = app->add_subcommand("demo", "attention on real activations: checked, timed, drawn");
   demo->add_option("--fixture", commands->demo.fixture, "folder of minilm.json and minilm.safetensors")->type_name("FOLDER");
   demo->add_option("--svg", commands->demo.svg, "where to draw the attention map")->capture_default_str()->type_name("FILE");
