@@ -1,0 +1,104 @@
+// Before the backward's main kernel: the statistics of each query row, zeros for the sums of dq, and dout in q's dtype where o has
+// another one. A block takes a tile of one head's rows; a few lanes share a row. Knows its parameters and config alone.
+#pragma once
+
+#include "cuda/kernels/backward_configs.h"
+#include "cuda/kernels/tile/scores.cuh"
+#include "cuda/kernels/tile/stat_rows.cuh"
+#include "cuda/kernels/tile/write.cuh"
+
+namespace flash_attn::cuda {
+
+template <BackwardPreConfig C>
+struct BackwardPre {
+  static constexpr int kElement = C.o_dtype == DType::f32 ? 4 : 2;
+  static constexpr int kChunks = (C.d_v + 7) / 8;  // eight columns each
+  static constexpr int kLanes = kChunks > 16 ? 32 : kChunks > 8 ? 16 : kChunks > 4 ? 8 : kChunks > 2 ? 4 : kChunks > 1 ? 2 : 1;
+  static constexpr int kRowsAtOnce = C.threads() / kLanes;
+
+  static __device__ __forceinline__ void load_chunk(const char* row, int chunk, float (&x)[8]) {
+    const char* const at = row + chunk * 8 * kElement;
+    if (C.access == 16 && (C.d_v % 8 == 0 || chunk * 8 + 8 <= C.d_v)) {
+      if constexpr (C.o_dtype == DType::f32) {
+        const float4 low = reinterpret_cast<const float4*>(at)[0], high = reinterpret_cast<const float4*>(at)[1];
+        x[0] = low.x, x[1] = low.y, x[2] = low.z, x[3] = low.w;
+        x[4] = high.x, x[5] = high.y, x[6] = high.z, x[7] = high.w;
+      } else {
+        const uint4 words = *reinterpret_cast<const uint4*>(at);
+        const unsigned word[4] = {words.x, words.y, words.z, words.w};
+#pragma unroll
+        for (int n = 0; n < 8; ++n) x[n] = widen<C.o_dtype>(static_cast<unsigned short>(word[n / 2] >> (n % 2 * 16)));
+      }
+      return;
+    }
+#pragma unroll
+    for (int n = 0; n < 8; ++n) x[n] = chunk * 8 + n < C.d_v ? load_as_float<C.o_dtype>(at, n) : 0.0f;
+  }
+
+  static __device__ __forceinline__ void copy_chunk_of_dout(const BackwardParams& p, long long stat_row, int chunk,
+                                                            const float (&x)[8]) {
+    constexpr int kBytes = C.dtype == DType::f32 ? 4 : 2;
+    char* const row = p.dout_copy + stat_row * (C.copy_columns() * kBytes);
+#pragma unroll
+    for (int n = 0; n < 8; n += 2) write_pair<C.dtype, C.copy_columns(), true>(row, chunk * 8 + n, x[n], x[n + 1]);
+  }
+
+  // One row, by kLanes neighbouring lanes.
+  static __device__ __forceinline__ void open_row(const BackwardParams& p, const StatTile& tile, int row, int lane) {
+    const long long i = tile.first + row;
+    float sum = 0;
+    const bool is_live = i < tile.request.s_q;
+    if (is_live) {
+      const char* const o = p.o + query_offset(p.o_axes, tile.request, i, tile.head) * kElement;
+      const char* const dout = p.dout + query_offset(p.dout_axes, tile.request, i, tile.head) * kElement;
+#pragma unroll
+      for (int chunk = lane; chunk < kChunks; chunk += kLanes) {
+        float x[8], y[8];
+        load_chunk(o, chunk, x);
+        load_chunk(dout, chunk, y);
+#pragma unroll
+        for (int n = 0; n < 8; ++n) sum = fmaf(x[n], y[n], sum);
+        if constexpr (C.copies_dout()) copy_chunk_of_dout(p, tile.stat_at + row, chunk, y);
+      }
+    }
+#pragma unroll
+    for (int step = kLanes / 2; step > 0; step /= 2) sum += __shfl_xor_sync(0xffffffffu, sum, step);
+    if (lane != 0) return;
+    float lse2 = -minus_infinity(), delta = 0;
+    if (is_live) {
+      const float lse = p.lse[query_offset(p.lse_axes, tile.request, i, tile.head)];
+      if (lse != minus_infinity()) {
+        lse2 = lse * kLog2E;
+        delta = sum;
+        if (p.dlse) delta -= p.dlse[query_offset(p.dlse_axes, tile.request, i, tile.head)];
+      }
+    }
+    p.row_lse2[tile.stat_at + row] = lse2;
+    p.row_delta[tile.stat_at + row] = delta;
+  }
+
+  static __device__ __forceinline__ void run(const BackwardParams& p, int item) {
+    const StatTile tile = find_stat_tile<C.has_lengths>(p, item);
+    if (tile.first >= tile.request.s_q) return;
+    if constexpr (C.sums_d > 0) {
+      float4* const sums = reinterpret_cast<float4*>(p.dq_sums + tile.stat_at * C.sums_d);
+      const int count = p.stat_tile * (C.sums_d / 4);
+      for (int n = static_cast<int>(threadIdx.x); n < count; n += C.threads()) sums[n] = make_float4(0, 0, 0, 0);
+    }
+    const int lane = static_cast<int>(threadIdx.x) % kLanes;
+#pragma unroll 1
+    for (int base = 0; base < p.stat_tile; base += kRowsAtOnce) {
+      const int row = base + static_cast<int>(threadIdx.x) / kLanes;
+      if (base + kRowsAtOnce <= p.stat_tile || row < p.stat_tile) open_row(p, tile, row, lane);
+    }
+  }
+};
+
+template <BackwardPreConfig C>
+__device__ __forceinline__ void backward_pre(const BackwardParams& p) {
+  const int items = p.b * p.slots * p.stat_tiles;
+#pragma unroll 1
+  for (int item = static_cast<int>(blockIdx.x); item < items; item += static_cast<int>(gridDim.x)) BackwardPre<C>::run(p, item);
+}
+
+}  // namespace flash_attn::cuda

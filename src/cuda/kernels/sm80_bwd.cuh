@@ -1,0 +1,248 @@
+// Attention backward with mma.sync and cp.async, for sm_80 and everything newer. A block of the role `keys` owns a tile of keys and
+// walks over the query tiles that see it, of all query heads that share the key head: dk and dv stay in registers, and the step's
+// part of dq is added to fp32 sums where that is asked for. A block of the role `queries` owns a tile of queries and walks over the
+// keys: dq without sums of others, the same to the bit each time. The roles bias and slopes are in sm80_bwd_scores.cuh.
+#pragma once
+
+#include "cuda/kernels/ptx/mbarrier.cuh"
+#include "cuda/kernels/sm80_bwd_scores.cuh"
+#include "cuda/kernels/sm80_bwd_step.cuh"
+
+namespace flash_attn::cuda {
+
+// ---- Role keys ----
+
+template <Sm80BackwardConfig C>
+struct BackwardKeys : BackwardTiles<C> {
+  using Base = BackwardTiles<C>;
+  using Base::p;
+  using Base::request;
+  using Base::shared;
+  using typename Base::Scores;
+  using Dk = Accumulators<C.key_strips(), C.dk_tiles()>;
+  using Dv = Accumulators<C.key_strips(), C.dv_tiles()>;
+
+  __device__ __forceinline__ BackwardKeys(const BackwardParams& params, unsigned base) : Base(params, base) {}
+
+  static __device__ __forceinline__ int first_key() { return warp_id() % C.key_warps * 16 * C.key_strips(); }
+  static __device__ __forceinline__ int column_warp() { return warp_id() / C.key_warps; }
+
+  // Query tiles that see keys [j0, j0 + tile_k): the limits grow with the row, so they are neighbours.
+  struct Walk {
+    int begin, end;
+  };
+  __device__ __forceinline__ Walk find_walk(int j0) const {
+    const int s_q = static_cast<int>(request.s_q), tiles = (s_q + C.tile_q - 1) / C.tile_q;
+    Walk walk{0, tiles};
+    if constexpr (C.mask == KeyMask::none) return walk;
+    int high = tiles;  // the first tile whose last row reaches j0
+    while (walk.begin < high) {
+      const int middle = (walk.begin + high) / 2;
+      if (limits_of<C.mask>(request.rule, min((middle + 1) * C.tile_q, s_q) - 1).hi > j0) {
+        high = middle;
+      } else {
+        walk.begin = middle + 1;
+      }
+    }
+    if constexpr (C.mask == KeyMask::interval) {
+      if (j0 < p.first_keys) return walk;
+      int low = walk.begin;  // the first tile whose first row has left the keys behind
+      while (low < walk.end) {
+        const int middle = (low + walk.end) / 2;
+        if (limits_of<C.mask>(request.rule, middle * C.tile_q).lo >= j0 + C.tile_k) {
+          walk.end = middle;
+        } else {
+          low = middle + 1;
+        }
+      }
+    }
+    return walk;
+  }
+
+  __device__ __forceinline__ void add_dq(int tile) const {
+    constexpr int kStrips = C.query_strips(), kTiles = C.dq_tiles();
+    const int first = warp_id() % C.query_warps * 16 * kStrips, column = warp_id() / C.query_warps * 8 * kTiles;
+    Accumulators<kStrips, kTiles> dq;
+    clear(dq);
+    product_mixed<C.dtype, C.tile_k, C.score_row_bytes(), C.row_bytes()>(dq, shared + C.ds_at() + first * C.score_row_bytes(),
+                                                                         Base::k_tile(0), column);
+    float* const sums = p.dq_sums + (Base::stat_at + tile * C.tile_q + first) * C.padded_d() + column * 16 + lane_id() * 4;
+#pragma unroll
+    for (int r = 0; r < kStrips; ++r) {
+#pragma unroll
+      for (int t = 0; t < kTiles; ++t)
+        add_global_float4(sums + r * 16 * C.padded_d() + t * 128, dq[r][t][0], dq[r][t][1], dq[r][t][2], dq[r][t][3]);
+    }
+  }
+
+  // One query tile of one head. Its tiles lie in `stage`.
+  __device__ __forceinline__ void attend(int tile, int stage, int block, Dk& dk, Dv& dv) const {
+    {
+      Scores ds;
+      Base::step(tile, stage, block, 0, ds);
+    }
+    __syncthreads();  // all weights and dS are there
+    product_columns<C.dtype, C.tile_q, C.score_row_bytes(), C.row_bytes_v()>(
+        dv, shared + C.weights_at(), first_key(), Base::dout_tile(stage), column_warp() * 8 * C.dv_tiles());
+    if constexpr (C.sums_dq) add_dq(tile);
+    product_columns<C.dtype, C.tile_q, C.score_row_bytes(), C.row_bytes()>(dk, shared + C.ds_at(), first_key(), Base::q_tile(stage),
+                                                                           column_warp() * 8 * C.dk_tiles());
+  }
+
+  __device__ __forceinline__ void walk_heads(const Walk& walk, int head_k, int block, Dk& dk, Dv& dv) {
+    const int group = static_cast<int>(p.slot_group.value), first_head = head_k * group;
+    const int total = group * (walk.end - walk.begin);
+    int tile = walk.begin, head = first_head;
+    Base::load_queries(tile, 0);
+    copy_async_commit();
+#pragma unroll 1
+    for (int step = 0; step < total; ++step) {
+      copy_async_wait<0>();
+      __syncthreads();  // this step's tiles have arrived, and everyone has left those of the step before
+      const int next_tile = tile + 1 < walk.end ? tile + 1 : walk.begin;
+      const int next_head = tile + 1 < walk.end ? head : head + 1;
+      if (C.stages > 1 && step + 1 < total) {
+        Base::open_head(next_head);
+        Base::load_queries(next_tile, (step + 1) % C.stages);
+      }
+      copy_async_commit();
+      Base::open_head(head);
+      attend(tile, step % C.stages, block, dk, dv);
+      if (C.stages == 1 && step + 1 < total) {
+        __syncthreads();  // everyone has read this step's tiles
+        Base::open_head(next_head);
+        Base::load_queries(next_tile, 0);
+        copy_async_commit();
+      }
+      tile = next_tile;
+      head = next_head;
+    }
+  }
+
+  __device__ __forceinline__ void write(int head_k, int j0, const Dk& dk, const Dv& dv) const {
+    const int count = static_cast<int>(request.s_k) - j0;
+    const long long row = request.k_row + j0;
+    char* const dk_base =
+        p.dk + (request.k_batch * p.dk_axes.batch + row * p.dk_axes.row + head_k * p.dk_axes.head) * gradient_bytes(C.first_dtype);
+    char* const dv_base =
+        p.dv + (request.k_batch * p.dv_axes.batch + row * p.dv_axes.row + head_k * p.dv_axes.head) * gradient_bytes(C.second_dtype);
+    Base::template put_rows<C.first_dtype, C.d, C.adds_first>(dk, dk_base, p.dk_axes.row, first_key(), count,
+                                                              column_warp() * 8 * C.dk_tiles(), p.scale);
+    Base::template put_rows<C.second_dtype, C.d_v, C.adds_second>(dv, dv_base, p.dv_axes.row, first_key(), count,
+                                                                  column_warp() * 8 * C.dv_tiles(), p.keep_scale);
+  }
+
+  __device__ __forceinline__ void run(int n_item) {
+    const int group = static_cast<int>(p.slot_group.value);
+    const TileItem item = decode_tile(p, n_item, p.slots / group, false);
+    const int j0 = item.tile * C.tile_k;
+    Base::open_request(item.request);
+    if (j0 >= request.s_k) return;
+    Base::open_head(item.head * group);
+    Base::open_keys();
+    Dk dk;
+    Dv dv;
+    clear(dk);
+    clear(dv);
+    const Walk walk = find_walk(j0);
+    if (walk.begin < walk.end) {
+      Base::load_keys(item.tile, 0);
+      walk_heads(walk, item.head, item.tile, dk, dv);
+    }
+    write(item.head, j0, dk, dv);
+  }
+};
+
+// ---- Role queries ----
+
+template <Sm80BackwardConfig C>
+struct BackwardQueries : BackwardTiles<C> {
+  using Base = BackwardTiles<C>;
+  using Base::p;
+  using Base::request;
+  using Base::shared;
+  using Dq = Accumulators<C.query_strips(), C.dq_tiles()>;
+
+  __device__ __forceinline__ BackwardQueries(const BackwardParams& params, unsigned base) : Base(params, base) {}
+
+  static __device__ __forceinline__ int first_query() { return warp_id() % C.query_warps * 16 * C.query_strips(); }
+  static __device__ __forceinline__ int first_column() { return warp_id() / C.query_warps * 8 * C.dq_tiles(); }
+
+  __device__ __forceinline__ void walk_keys(const BlockWalk& blocks, int tile, Dq& dq) const {
+    const int total = blocks.total();
+    Base::load_queries(tile, 0);
+    Base::load_keys(blocks.block(0), 0);
+    copy_async_commit();
+#pragma unroll 1
+    for (int step = 0; step < total; ++step) {
+      copy_async_wait<0>();
+      __syncthreads();  // this step's tiles have arrived, and everyone has left those of the step before
+      if (C.stages > 1 && step + 1 < total) Base::load_keys(blocks.block(step + 1), (step + 1) % C.stages);
+      copy_async_commit();
+      const int stage = step % C.stages;
+      {
+        typename Base::Scores ds;
+        Base::step(tile, 0, blocks.block(step), stage, ds);
+      }
+      __syncthreads();  // all of dS is there
+      product_mixed<C.dtype, C.tile_k, C.score_row_bytes(), C.row_bytes()>(
+          dq, shared + C.ds_at() + first_query() * C.score_row_bytes(), Base::k_tile(stage), first_column());
+      if (C.stages == 1 && step + 1 < total) {
+        __syncthreads();  // everyone has read this step's tiles
+        Base::load_keys(blocks.block(step + 1), 0);
+        copy_async_commit();
+      }
+    }
+  }
+
+  __device__ __forceinline__ void run(int n_item) {
+    const TileItem item = decode_tile(p, n_item, p.slots, true);
+    const int first = item.tile * C.tile_q;
+    Base::open_request(item.request);
+    const int s_q = static_cast<int>(request.s_q);
+    if (first >= s_q) return;
+    Base::open_head(item.head);
+    Base::open_keys();
+    Dq dq;
+    clear(dq);
+    const Reach reach = reach_of<C.mask>(p, request.rule, first, min(first + C.tile_q, s_q) - 1);
+    const BlockWalk blocks = walk_blocks<C.mask>(reach, C.tile_k, 0, static_cast<int>(request.s_k));
+    if (blocks.total() > 0) walk_keys(blocks, item.tile, dq);
+    char* const base = p.dq + query_offset(p.dq_axes, request, first, item.head) * gradient_bytes(C.first_dtype);
+    Base::template put_rows<C.first_dtype, C.d, C.adds_first>(dq, base, p.dq_axes.row, first_query(), s_q - first, first_column(),
+                                                              p.scale);
+  }
+};
+
+template <Sm80BackwardConfig C>
+struct BackwardBlock;
+template <Sm80BackwardConfig C>
+requires(C.role == BackwardRole::keys) struct BackwardBlock<C> : BackwardKeys<C> {
+  using BackwardKeys<C>::BackwardKeys;
+};
+template <Sm80BackwardConfig C>
+requires(C.role == BackwardRole::queries) struct BackwardBlock<C> : BackwardQueries<C> {
+  using BackwardQueries<C>::BackwardQueries;
+};
+template <Sm80BackwardConfig C>
+requires(C.role == BackwardRole::bias) struct BackwardBlock<C> : BackwardBias<C> {
+  using BackwardBias<C>::BackwardBias;
+};
+template <Sm80BackwardConfig C>
+requires(C.role == BackwardRole::slopes) struct BackwardBlock<C> : BackwardSlopes<C> {
+  using BackwardSlopes<C>::BackwardSlopes;
+};
+
+template <Sm80BackwardConfig C>
+__device__ __forceinline__ void sm80_backward(const BackwardParams& p) {
+  extern __shared__ __align__(128) unsigned char shared_memory[];
+  BackwardBlock<C> block(p, shared_address(shared_memory));
+  if constexpr (C.has_dropout) block.dropout = dropout_key_of(p);
+#pragma unroll 1
+  for (int item = static_cast<int>(blockIdx.x); item < p.items; item += static_cast<int>(gridDim.x)) {
+    block.run(item);
+    __syncthreads();
+  }
+}
+
+}  // namespace flash_attn::cuda

@@ -1,0 +1,263 @@
+// The way from tiles to dS, which every block of the mma.sync backward takes: copies of Q, dO, K and V into shared memory, scores,
+// weights from the rows' log-sum-exp, and dS = weights * (dO V^T - delta). What becomes of them is the matter of sm80_bwd.cuh and
+// sm80_bwd_scores.cuh.
+#pragma once
+
+#include "cuda/kernels/sm80_bwd_configs.h"
+#include "cuda/kernels/sm80_bwd_products.cuh"
+#include "cuda/kernels/tile/gradients.cuh"
+#include "cuda/kernels/tile/scores.cuh"
+#include "cuda/kernels/tile/stat_rows.cuh"
+
+namespace flash_attn::cuda {
+
+// A tile of one head of a request; sections of heads lie together, so that they share what stays in cache.
+struct TileItem {
+  int request, head, tile;
+};
+__device__ __forceinline__ TileItem decode_tile(const BackwardParams& p, int n, int heads_per_request, bool is_last_first) {
+  const int tiles = static_cast<int>(p.tiles_q.value);
+  const int per_section = p.section * tiles;
+  const int section = n / per_section, inside = n - section * per_section;
+  const int heads = min(p.section, p.heads - section * p.section);
+  const int row = inside / heads;
+  const int head = section * p.section + inside - row * heads;
+  const int request = head / heads_per_request;
+  return {request, head - request * heads_per_request, is_last_first ? tiles - 1 - row : row};
+}
+
+template <Sm80BackwardConfig C>
+struct BackwardTiles {
+  static constexpr int kElement = C.element_bytes();
+  static constexpr int kThreads = C.threads();
+  static constexpr int kStrips = C.score_strips(), kTiles = C.score_tiles();
+  static constexpr int kRows = 2 * kStrips;  // of a lane
+  static constexpr bool kFinishes = C.has_softcap || C.has_alibi || C.bias_dtype != DType::none || C.has_bool_mask || C.has_tree;
+  static constexpr bool kKeepsWeights = C.role == BackwardRole::keys;
+  static constexpr bool kKeepsDs = C.role == BackwardRole::keys || C.role == BackwardRole::queries;
+  using Scores = Accumulators<kStrips, kTiles>;
+
+  const BackwardParams& p;
+  unsigned shared;
+  Request request;
+  int head = 0;           // query head
+  long long stat_at = 0;  // row 0 of request and head in the statistics
+  KeyRows keys;
+  DropoutKey dropout;
+
+  __device__ __forceinline__ BackwardTiles(const BackwardParams& params, unsigned base) : p(params), shared(base) {}
+
+  __device__ __forceinline__ void open_request(int r) { request = find_request<C.has_lengths>(p, r); }
+  __device__ __forceinline__ void open_head(int query_head) {
+    head = query_head;
+    stat_at = head * p.stat_rows + first_stat_row(p, request);
+  }
+  __device__ __forceinline__ void open_keys() { keys = key_rows(p, request, divide(head, p.slot_group), kElement); }
+
+  // Places of this warp in a tile of scores.
+  static __device__ __forceinline__ int warp_query() { return warp_id() % C.score_warps * 16 * kStrips; }
+  static __device__ __forceinline__ int warp_key() { return warp_id() / C.score_warps * 8 * kTiles; }
+  static __device__ __forceinline__ int row_of(int n) { return warp_query() + n / 2 * 16 + n % 2 * 8 + lane_id() / 4; }
+
+  // ---- Loads ----
+
+  __device__ __forceinline__ unsigned q_tile(int stage) const { return shared + stage * C.tile_q * C.row_bytes(); }
+  __device__ __forceinline__ unsigned dout_tile(int stage) const {
+    return shared + C.dout_at() + stage * C.tile_q * C.row_bytes_v();
+  }
+  __device__ __forceinline__ unsigned k_tile(int stage) const { return shared + C.k_at() + stage * C.tile_k * C.row_bytes(); }
+  __device__ __forceinline__ unsigned v_tile(int stage) const { return shared + C.v_at() + stage * C.tile_k * C.row_bytes_v(); }
+  __device__ __forceinline__ unsigned stats(int stage) const { return shared + C.stats_at() + stage * C.tile_q * 8; }
+
+  // Rows of a tile that lie one stride apart.
+  template <int kTileRows, int kRowBytes, int kValid, int kAccess>
+  static __device__ __forceinline__ void load_rows(unsigned target, const char* base, long long stride, int count) {
+    using Lanes = CopyLanes<kRowBytes, kThreads>;
+    const unsigned thread = threadIdx.x;
+    const char* at = base + Lanes::row(thread) * stride;
+    copy_rows<kTileRows, kRowBytes, kValid, kThreads, kAccess>(target, thread, [&](int row, const char*& address) {
+      address = at;
+      at += Lanes::kStep * stride;
+      return row < count;
+    });
+  }
+
+  __device__ __forceinline__ void load_queries(int tile, int stage) const {
+    const int first = tile * C.tile_q, count = static_cast<int>(request.s_q) - first;
+    load_rows<C.tile_q, C.row_bytes(), C.d * kElement, C.access>(
+        q_tile(stage), p.q + query_offset(p.q_axes, request, first, head) * kElement, p.q_axes.row * kElement, count);
+    if constexpr (C.copies_dout) {
+      constexpr int kStride = round_up(C.d_v, 8) * kElement;
+      load_rows<C.tile_q, C.row_bytes_v(), C.d_v * kElement, 16>(dout_tile(stage), p.dout_copy + (stat_at + first) * kStride,
+                                                                 kStride, count);
+    } else {
+      load_rows<C.tile_q, C.row_bytes_v(), C.d_v * kElement, C.access>(
+          dout_tile(stage), p.dout + query_offset(p.dout_axes, request, first, head) * kElement, p.dout_axes.row * kElement, count);
+    }
+    const int n = static_cast<int>(threadIdx.x);
+    if (n < C.tile_q / 2) {
+      const float* const from = (n < C.tile_q / 4 ? p.row_lse2 : p.row_delta - C.tile_q) + stat_at + first;
+      copy_async<16>(stats(stage) + n * 16, from + n * 4, 16);
+    }
+  }
+
+  __device__ __forceinline__ void load_keys(int block, int stage) const {
+    const int first = block * C.tile_k, count = static_cast<int>(request.s_k) - first;
+    const long long k_stride = p.k_axes.row * kElement, v_stride = p.v_axes.row * kElement;
+    load_rows<C.tile_k, C.row_bytes(), C.d * kElement, C.access>(k_tile(stage), keys.k + first * k_stride, k_stride, count);
+    load_rows<C.tile_k, C.row_bytes_v(), C.d_v * kElement, C.access>(v_tile(stage), keys.v + first * v_stride, v_stride, count);
+  }
+
+  // ---- Weights ----
+
+  // Bit 4 * (strip * kTiles + tile) + element of a lane is set where the weight is dropped.
+  struct Dropped {
+    unsigned bits[(kStrips * kTiles + 7) / 8];
+    __device__ __forceinline__ bool has(int strip, int tile, int element) const {
+      const int at = strip * kTiles + tile;
+      return (bits[at / 8] >> (at % 8 * 4 + element)) & 1;
+    }
+  };
+  __device__ __forceinline__ Dropped find_dropped(int i0, int j0) const {
+    Dropped dropped{};
+    if constexpr (C.has_dropout) {
+#pragma unroll
+      for (int r = 0; r < kStrips; ++r) {
+#pragma unroll
+        for (int t = 0; t < kTiles; t += 2) {
+          const PhiloxWords words =
+              dropout_words(dropout, static_cast<unsigned>(request.index), static_cast<unsigned>(head),
+                            i0 + warp_query() + r * 16 + lane_id() / 4, j0 + warp_key() + t * 8 + lane_id() % 4 * 2);
+#pragma unroll
+          for (int n = 0; n < 8; ++n) {
+            const unsigned draw = (words.word[n % 4 / 2 * 2 + n / 4] >> (16 * (n % 2))) & 0xFFFFu;
+            const int at = r * kTiles + t + n / 4;
+            if (draw < p.dropout_threshold) dropped.bits[at / 8] |= 1u << (at % 8 * 4 + n % 4);
+          }
+        }
+      }
+    }
+    return dropped;
+  }
+
+  // The weight of a product; `slope` is what dS is multiplied by on the way back through the softcap.
+  __device__ __forceinline__ float weight(const ScoreRow<C>& row, float product, int j, float lse2, float* slope) const {
+    if constexpr (!kFinishes) {
+      *slope = 1;
+      return exp2_fast(fmaf(product, p.scale * kLog2E, -lse2));
+    } else {
+      const float x = row.score(p, product, min(j, static_cast<int>(request.s_k) - 1), static_cast<int>(request.tree_prefix));
+      if constexpr (C.has_softcap) {
+        const float t = tanh_exact(product * (p.scale / p.softcap));
+        *slope = 1.0f - t * t;
+      }
+      return exp2_fast(x - lse2);
+    }
+  }
+
+  // Products to weights, the hidden ones to 0. Stores them, less the dropped ones, where dv is made of them; leaves what dS is a
+  // multiple of.
+  template <bool kIsCovered>
+  __device__ __forceinline__ void weigh(Scores& s, int i0, int j0, int stage, const Dropped& dropped) const {
+    const int origin = j0 + warp_key() + lane_id() % 4 * 2;
+    constexpr bool kBacksThroughCap = C.has_softcap && kKeepsDs;
+#pragma unroll
+    for (int n = 0; n < kRows; ++n) {
+      const float lse2 = load_shared_float(stats(stage) + row_of(n) * 4);
+      const int i = i0 + row_of(n);
+      ScoreRow<C> row;
+      if constexpr (kFinishes) row.open(p, request, {min(i, static_cast<int>(request.s_q) - 1), head});
+      Limits limits{};
+      if constexpr (!kIsCovered) limits = limits_of<C.mask>(request.rule, i);
+#pragma unroll
+      for (int t = 0; t < kTiles; ++t) {
+        float w[2];
+#pragma unroll
+        for (int e = 0; e < 2; ++e) {
+          const int j = origin + 8 * t + e;
+          float& x = s[n / 2][t][n % 2 * 2 + e];
+          float slope = 1;
+          w[e] = weight(row, x, j, lse2, &slope);
+          if constexpr (!kIsCovered) {
+            bool is_hidden = j >= limits.hi;
+            if constexpr (C.mask == KeyMask::interval) is_hidden = (is_hidden || j < limits.lo) && j >= limits.first;
+            if (is_hidden) w[e] = 0;
+          }
+          x = kBacksThroughCap ? w[e] * slope : w[e];
+          if (C.has_dropout && dropped.has(n / 2, t, n % 2 * 2 + e)) w[e] = 0;
+        }
+        if constexpr (kKeepsWeights) store_pair(C.weights_at(), row_of(n), warp_key() + 8 * t, w[0], w[1]);
+      }
+    }
+  }
+
+  // Columns column + 2 * (lane % 4) and the next of a tile of weights or dS.
+  __device__ __forceinline__ void store_pair(int tile_at, int row, int column, float x, float y) const {
+    constexpr int kRow = C.score_row_bytes();
+    const unsigned tile = shared + tile_at;
+    const int q = lane_id() % 4;
+    if constexpr (C.dtype == DType::f32) {
+      store_shared_float2(tile + chunk_offset<kRow>(row, column / 4 + q / 2) + q % 2 * 8, x, y);
+    } else {
+      store_shared_u32(tile + chunk_offset<kRow>(row, column / 8) + q * 4, pack2<C.dtype>(x, y));
+    }
+  }
+
+  // ---- A step ----
+
+  // dS of query tile `tile` in stage `query_stage` and key block `block` in stage `key_stage`, in registers; with it what the role
+  // needs in shared memory.
+  __device__ __forceinline__ void step(int tile, int query_stage, int block, int key_stage, Scores& ds) const {
+    const int i0 = tile * C.tile_q, j0 = block * C.tile_k;
+    Scores s;
+    clear(s);
+    product_rows<C.dtype, C.padded_d(), C.row_bytes()>(s, q_tile(query_stage) + warp_query() * C.row_bytes(),
+                                                       k_tile(key_stage) + warp_key() * C.row_bytes());
+    const Reach reach = reach_of<C.mask>(p, request.rule, i0 + warp_query(), i0 + warp_query() + 16 * kStrips - 1);
+    const Dropped dropped = find_dropped(i0, j0);
+    if (reach.covers(j0 + warp_key(), 8 * kTiles)) {
+      weigh<true>(s, i0, j0, query_stage, dropped);
+    } else {
+      weigh<false>(s, i0, j0, query_stage, dropped);
+    }
+    clear(ds);
+    product_rows<C.dtype, C.padded_d_v(), C.row_bytes_v()>(ds, dout_tile(query_stage) + warp_query() * C.row_bytes_v(),
+                                                           v_tile(key_stage) + warp_key() * C.row_bytes_v());
+#pragma unroll
+    for (int n = 0; n < kRows; ++n) {
+      const float delta = load_shared_float(stats(query_stage) + C.tile_q * 4 + row_of(n) * 4);
+#pragma unroll
+      for (int t = 0; t < kTiles; ++t) {
+#pragma unroll
+        for (int e = 0; e < 2; ++e) {
+          const int at = n % 2 * 2 + e;
+          float x = ds[n / 2][t][at];
+          if constexpr (C.has_dropout) x = dropped.has(n / 2, t, at) ? 0.0f : x * p.keep_scale;
+          ds[n / 2][t][at] = s[n / 2][t][at] * (x - delta);
+        }
+        if constexpr (kKeepsDs)
+          store_pair(C.ds_at(), row_of(n), warp_key() + 8 * t, ds[n / 2][t][n % 2 * 2], ds[n / 2][t][n % 2 * 2 + 1]);
+      }
+    }
+  }
+
+  // ---- Gradient rows ----
+
+  // Writes `count` rows of accumulators whose first row is `base`; the warp's begin at `first` and its columns at `column`.
+  template <DType kType, int kColumns, bool kAdds, int kRowStrips, int kColumnTiles>
+  static __device__ __forceinline__ void put_rows(const float (&acc)[kRowStrips][kColumnTiles][4], char* base, long long stride,
+                                                  int first, int count, int column, float factor) {
+#pragma unroll
+    for (int n = 0; n < 2 * kRowStrips; ++n) {
+      const int row = first + n / 2 * 16 + n % 2 * 8 + lane_id() / 4;
+      if (row >= count) continue;
+      char* const line = base + row * stride * gradient_bytes(kType);
+#pragma unroll
+      for (int t = 0; t < kColumnTiles; ++t)
+        put_pair<kType, kColumns, C.pairs, kAdds>(line, column + 8 * t + lane_id() % 4 * 2, acc[n / 2][t][n % 2 * 2] * factor,
+                                                  acc[n / 2][t][n % 2 * 2 + 1] * factor);
+    }
+  }
+};
+
+}  // namespace flash_attn::cuda

@@ -1,0 +1,33 @@
+// Where a request's rows lie in the backward's workspace (see backward_params.h).
+#pragma once
+
+#include "cuda/kernels/backward_params.h"
+#include "cuda/kernels/tile/request.cuh"
+
+namespace flash_attn::cuda {
+
+__device__ __forceinline__ long long first_stat_row(const BackwardParams& p, const Request& request) {
+  const long long tile = p.stat_tile;
+  if (p.cu_seqlens_q) return (request.q_row + request.index * tile) / tile * tile;
+  return request.index * p.stat_tiles * tile;
+}
+
+// A tile of a request's rows, as the small kernels share them out: items run over tiles, then heads, then requests.
+struct StatTile {
+  Request request;
+  int head, first;    // first row
+  long long stat_at;  // of that row, in the statistics
+};
+template <bool kHasLengths>
+__device__ __forceinline__ StatTile find_stat_tile(const BackwardParams& p, int item) {
+  StatTile tile;
+  const int unit = item / p.stat_tiles;
+  const int r = unit / p.slots;
+  tile.head = unit - r * p.slots;
+  tile.first = (item - unit * p.stat_tiles) * p.stat_tile;
+  tile.request = find_request<kHasLengths>(p, r);
+  tile.stat_at = tile.head * p.stat_rows + first_stat_row(p, tile.request) + tile.first;
+  return tile;
+}
+
+}  // namespace flash_attn::cuda
