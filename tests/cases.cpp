@@ -1,6 +1,6 @@
-// What can be derived from a CaseSpec: lengths, work, feature names, text. The rows themselves are in cases_table.cpp and
-// cases_bench.cpp.
-#include "tests/cases.h"
+// What can be derived from a CaseSpec: lengths, work, text. The rows themselves are in cases_table.cpp, cases_bench.cpp and
+// cases_backward.cpp, the names of features in cases_features.cpp.
+#include "tests/cases_text.h"
 
 #include <algorithm>
 #include <sstream>
@@ -34,65 +34,6 @@ int64_t visible_keys(const CaseSpec& spec, int64_t diagonal, int64_t s_k) {
   end = std::max<int64_t>(end, 0);
   begin = std::min(begin, end);
   return end - begin + std::min(begin, spec.first_keys);
-}
-
-const char* layout_text(KeyLayout layout) {
-  switch (layout) {
-    case KeyLayout::packed:
-      return "packed";
-    case KeyLayout::paged:
-      return "paged";
-    case KeyLayout::pointers:
-      return "pointers";
-    default:
-      return "dense";
-  }
-}
-
-const char* strides_text(Strides strides) {
-  switch (strides) {
-    case Strides::heads:
-      return "heads";
-    case Strides::fused:
-      return "fused";
-    case Strides::padded:
-      return "padded";
-    case Strides::broadcast:
-      return "broadcast";
-    default:
-      return "rows";
-  }
-}
-
-const char* mask_kind_text(fa_mask_kind kind) {
-  switch (kind) {
-    case FA_MASK_CAUSAL:
-      return "causal";
-    case FA_MASK_TREE:
-      return "tree";
-    case FA_MASK_PER_REQUEST:
-      return "mask kind per request";
-    default:
-      return "full";
-  }
-}
-
-const char* diagonal_text(fa_diagonal diagonal) {
-  switch (diagonal) {
-    case FA_DIAGONAL_TOP_LEFT:
-      return "diagonal top-left";
-    case FA_DIAGONAL_OFFSET:
-      return "diagonal offset";
-    case FA_DIAGONAL_OFFSET_PER_REQUEST:
-      return "diagonal per request";
-    default:
-      return "diagonal bottom-right";
-  }
-}
-
-bool uses_diagonal(const CaseSpec& spec) {
-  return spec.mask_kind == FA_MASK_CAUSAL || spec.mask_kind == FA_MASK_PER_REQUEST || spec.window_left >= 0 ||
-         spec.window_right >= 0 || spec.chunk > 0 || spec.alibi != 0;
 }
 
 // Writes " name=value" for what differs from the default.
@@ -132,6 +73,17 @@ void write_layout(const CaseSpec& spec, FieldWriter* out) {
   out->field("cache_batch_idx", spec.cache_batch_idx, standard.cache_batch_idx);
 }
 
+void write_gradients(const CaseSpec& spec, FieldWriter* out) {
+  if (spec.direction == FA_FORWARD) return;
+  out->field("direction", std::string("backward"), std::string());
+  out->field("dlse", spec.gradients.dlse, false);
+  out->field("dbias", spec.gradients.dbias, false);
+  out->field("dsink", spec.gradients.dsink, false);
+  out->field("dslopes", spec.gradients.dslopes, false);
+  out->field("f32_gradients", spec.gradients.as_f32, false);
+  out->field("gradient_strides", std::string(strides_text(spec.gradients.strides)), std::string("rows"));
+}
+
 void write_scores(const CaseSpec& spec, FieldWriter* out) {
   const CaseSpec standard;
   out->field("mask", std::string(mask_kind_text(spec.mask_kind)), std::string("full"));
@@ -150,42 +102,6 @@ void write_scores(const CaseSpec& spec, FieldWriter* out) {
   out->field("sink", spec.sink, standard.sink);
   out->field("dropout_p", spec.dropout_p, standard.dropout_p);
   out->field("dropout_pointers", spec.dropout_pointers, standard.dropout_pointers);
-}
-
-void add_layout_features(const CaseSpec& spec, std::vector<std::string>* names) {
-  names->push_back(spec.query_layout == QueryLayout::packed ? "q packed" : "q dense");
-  names->push_back(std::string("kv ") + layout_text(spec.key_layout));
-  if (spec.strides != Strides::rows) names->push_back(std::string("strides ") + strides_text(spec.strides));
-  if (uses_seqused_q(spec)) names->push_back("seqused_q");
-  if (uses_seqused_k(spec)) names->push_back("seqused_k");
-  if (spec.leftpad > 0) names->push_back("left padding");
-  if (spec.cache_batch_idx) names->push_back("cache batch index");
-  if (spec.h_k < spec.h_q) names->push_back(spec.h_k == 1 ? "MQA" : "GQA");
-  if (spec.value_dim() != spec.d) names->push_back("d_v != d");
-  if (spec.o_dtype != FA_DTYPE_NONE) names->push_back("output dtype");
-}
-
-void add_score_features(const CaseSpec& spec, std::vector<std::string>* names) {
-  if (spec.mask_kind != FA_MASK_FULL) names->push_back(mask_kind_text(spec.mask_kind));
-  if (uses_diagonal(spec)) names->push_back(diagonal_text(spec.diagonal));
-  if (spec.window_left >= 0 || spec.window_right >= 0) names->push_back("window");
-  if (spec.first_keys > 0) names->push_back("first keys");
-  if (spec.chunk > 0) names->push_back("chunk");
-  if (!std::isnan(spec.scale)) names->push_back("scale");
-  if (spec.softcap > 0) names->push_back("softcap");
-  if (spec.alibi == 1) names->push_back("ALiBi per head");
-  if (spec.alibi == 2) names->push_back("ALiBi per request and head");
-  if (spec.bias.present) names->push_back(spec.query_layout == QueryLayout::packed ? "bias packed" : "bias dense");
-  if (spec.bias.present && spec.bias.broadcast != 0) names->push_back("bias broadcast");
-  if (spec.mask.present) names->push_back(spec.query_layout == QueryLayout::packed ? "bool mask packed" : "bool mask dense");
-  if (spec.mask.present && spec.mask.broadcast != 0) names->push_back("bool mask broadcast");
-  if (spec.sink) names->push_back("sink");
-  if (spec.dropout_p > 0) names->push_back("dropout");
-  if (spec.dropout_pointers) names->push_back("dropout pointers");
-  if (spec.lse) names->push_back("lse");
-  if (spec.num_splits > 0) names->push_back("num_splits");
-  if (spec.split_size > 0) names->push_back("split_size");
-  if (spec.flags & FA_FLAG_BATCH_INVARIANT) names->push_back("batch_invariant");
 }
 
 }  // namespace
@@ -214,7 +130,8 @@ double flops(const CaseSpec& spec) {
     const int64_t delta = request_delta(spec, r, rows[r], keys[r]);
     for (int64_t i = 0; i < rows[r]; ++i) pairs += static_cast<double>(visible_keys(spec, i + delta, keys[r]));
   }
-  return 2.0 * static_cast<double>(spec.d + spec.value_dim()) * static_cast<double>(spec.h_q) * pairs;
+  const int64_t products = spec.direction == FA_FORWARD ? spec.d + spec.value_dim() : 3 * spec.d + 2 * spec.value_dim();
+  return 2.0 * static_cast<double>(products) * static_cast<double>(spec.h_q) * pairs;
 }
 
 double bytes(const CaseSpec& spec, fa_dtype dtype) {
@@ -223,63 +140,8 @@ double bytes(const CaseSpec& spec, fa_dtype dtype) {
   for (int64_t r = 0; r < spec.batch; ++r) {
     elements += static_cast<double>(rows[r] * spec.h_q + keys[r] * spec.h_k) * static_cast<double>(spec.d + spec.value_dim());
   }
-  return elements * static_cast<double>(element_bytes(dtype));
-}
-
-std::vector<std::string> features(const CaseSpec& spec) {
-  std::vector<std::string> names;
-  add_layout_features(spec, &names);
-  add_score_features(spec, &names);
-  return names;
-}
-
-const std::vector<std::string>& all_features() {
-  static const std::vector<std::string> names = {"q dense",
-                                                 "q packed",
-                                                 "kv dense",
-                                                 "kv packed",
-                                                 "kv paged",
-                                                 "kv pointers",
-                                                 "strides heads",
-                                                 "strides fused",
-                                                 "strides padded",
-                                                 "strides broadcast",
-                                                 "seqused_q",
-                                                 "seqused_k",
-                                                 "left padding",
-                                                 "cache batch index",
-                                                 "GQA",
-                                                 "MQA",
-                                                 "d_v != d",
-                                                 "output dtype",
-                                                 "causal",
-                                                 "tree",
-                                                 "mask kind per request",
-                                                 "diagonal bottom-right",
-                                                 "diagonal top-left",
-                                                 "diagonal offset",
-                                                 "diagonal per request",
-                                                 "window",
-                                                 "first keys",
-                                                 "chunk",
-                                                 "scale",
-                                                 "softcap",
-                                                 "ALiBi per head",
-                                                 "ALiBi per request and head",
-                                                 "bias dense",
-                                                 "bias packed",
-                                                 "bias broadcast",
-                                                 "bool mask dense",
-                                                 "bool mask packed",
-                                                 "bool mask broadcast",
-                                                 "sink",
-                                                 "dropout",
-                                                 "dropout pointers",
-                                                 "lse",
-                                                 "num_splits",
-                                                 "split_size",
-                                                 "batch_invariant"};
-  return names;
+  const double tensors = spec.direction == FA_FORWARD ? 1.0 : 2.0;
+  return tensors * elements * static_cast<double>(element_bytes(dtype));
 }
 
 std::string to_text(const CaseSpec& spec) {
@@ -301,6 +163,7 @@ std::string to_text(const CaseSpec& spec) {
   out.field("split_size", spec.split_size, standard.split_size);
   out.field("num_threads", spec.num_threads, standard.num_threads);
   out.field("magnitude", spec.magnitude, standard.magnitude);
+  write_gradients(spec, &out);
   return spec.name + ":" + out.text();
 }
 

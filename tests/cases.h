@@ -1,6 +1,6 @@
-// The one table of attention problems, read by the tests (label kTest) and by the benchmark (label kBench). A CaseSpec says what a
-// problem is like, not what its data are: support/problem_builder.h turns it into descriptions and buffers. Plain data; it knows
-// nothing of any backend.
+// The one table of attention problems, read by the tests (label kTest) and by the benchmark (label kBench); backward ones beside
+// it. A CaseSpec says what a problem is like, not what its data are: support/problem_builder.h turns it into descriptions and
+// buffers. Plain data; it knows nothing of any backend.
 #pragma once
 
 #include "flash_attn/flash_attn.h"
@@ -37,6 +37,13 @@ struct BiasSpec {
   uint32_t broadcast = 0;
   bool as_f32 = false;          // bias only: fp32 with 16-bit inputs
   float minus_infinity = 0.0f;  // bias only: share of the entries that are -inf
+};
+
+// Of a backward: which optional gradients there are, and how dout, dq, dk and dv lie in memory.
+struct GradientSpec {
+  bool dlse = false, dbias = false, dsink = false, dslopes = false;
+  bool as_f32 = false;              // dq, dk and dv are fp32 with 16-bit inputs
+  Strides strides = Strides::rows;  // not broadcast
 };
 
 struct CaseSpec {
@@ -82,13 +89,21 @@ struct CaseSpec {
   int32_t num_threads = 0;
   float magnitude = 1.0f;  // of q; logits grow with it
 
+  fa_direction direction = FA_FORWARD;
+  GradientSpec gradients = {};
+
   int64_t value_dim() const { return d_v == 0 ? d : d_v; }
 };
 
-// Every case: those of cases_table.cpp, then those of cases_bench.cpp.
+// Every forward case: those of cases_table.cpp, then those of cases_bench.cpp.
 const std::vector<CaseSpec>& all_cases();
 std::vector<CaseSpec> table_cases();
 std::vector<CaseSpec> bench_cases();
+
+// Every backward case (cases_backward.cpp): the forward table's rows that have a derivative, rows of its own, the benchmark's.
+const std::vector<CaseSpec>& backward_cases();
+// The backward of a forward case, with every gradient that it has. Keys come to lie contiguously and unshared, and are not split.
+CaseSpec backward_of(const CaseSpec& spec);
 
 // Does the problem carry seqused_q, seqused_k? Where a layout cannot tell the lengths otherwise it does.
 inline bool uses_seqused_q(const CaseSpec& spec) {
@@ -102,15 +117,17 @@ inline bool uses_seqused_k(const CaseSpec& spec) {
 std::vector<int64_t> query_lengths(const CaseSpec& spec);
 std::vector<int64_t> key_lengths(const CaseSpec& spec);
 
-// Additions and multiplications that exact attention needs: 2 (d + d_v) for each visible pair of query row and key.
+// Additions and multiplications that exact attention needs for each visible pair of query row and key: 2 (d + d_v), and of a
+// backward 2 (3 d + 2 d_v).
 double flops(const CaseSpec& spec);
 
-// Bytes that must move at least once: q, the keys and values inside the lengths, o.
+// Bytes that must move at least once: q, the keys and values inside the lengths, o; of a backward their gradients too.
 double bytes(const CaseSpec& spec, fa_dtype dtype);
 
-// Names of the features that a case uses: the rows of the coverage table.
+// Names of the features that a case uses: the rows of the coverage tables, forward and backward.
 std::vector<std::string> features(const CaseSpec& spec);
 const std::vector<std::string>& all_features();
+const std::vector<std::string>& all_backward_features();
 
 // One line that reproduces the case: every field that differs from its default.
 std::string to_text(const CaseSpec& spec);

@@ -58,10 +58,7 @@ void View::read_mask_kind(int64_t r, Request* request) const {
 }
 
 double View::q(int64_t r, int64_t head, int64_t i, int64_t c) const {
-  const int64_t* stride = desc_.q.stride;
-  const int64_t row =
-      packed_q_ ? (requests_[r].q_start + i) * stride[0] + head * stride[1] : r * stride[0] + i * stride[1] + head * stride[2];
-  return load_value(args_.q, desc_.q.dtype, row + c);
+  return load_value(args_.q, desc_.q.dtype, query_offset(desc_.q, r, head, i) + c);
 }
 
 const void* View::row_base(const fa_tensor_desc& tensor, const void* base, const void* const* bases, int64_t r, int64_t key_head,
@@ -99,14 +96,21 @@ void View::value_row(int64_t r, int64_t key_head, int64_t j, std::vector<double>
   for (int64_t c = 0; c < d_v_; ++c) (*row)[c] = load_value(base, desc_.v.dtype, offset + c);
 }
 
-int64_t View::o_offset(int64_t r, int64_t head, int64_t i) const {
-  const int64_t* stride = desc_.o.stride;
+int64_t View::query_offset(const fa_tensor_desc& tensor, int64_t r, int64_t head, int64_t i) const {
+  const int64_t* stride = tensor.stride;
   return packed_q_ ? (requests_[r].q_start + i) * stride[0] + head * stride[1] : r * stride[0] + i * stride[1] + head * stride[2];
 }
 
-int64_t View::lse_offset(int64_t r, int64_t head, int64_t i) const {
-  const int64_t* stride = desc_.lse.stride;
+int64_t View::stat_offset(const fa_tensor_desc& tensor, int64_t r, int64_t head, int64_t i) const {
+  const int64_t* stride = tensor.stride;
   return packed_q_ ? head * stride[0] + (requests_[r].q_start + i) * stride[1] : r * stride[0] + head * stride[1] + i * stride[2];
+}
+
+int64_t View::key_offset(const fa_tensor_desc& tensor, int64_t r, int64_t key_head, int64_t j) const {
+  const int64_t* stride = tensor.stride;
+  const int64_t row = requests_[r].leftpad + j;
+  return packed_k_ ? (requests_[r].k_start + row) * stride[0] + key_head * stride[1]
+                   : r * stride[0] + row * stride[1] + key_head * stride[2];
 }
 
 // Causal, window and chunk: everything that depends on where key j lies relative to the diagonal.
@@ -134,7 +138,7 @@ bool View::inside_tree(int64_t r, int64_t i, int64_t j) const {
   return (args_.tree_mask[row + bit / 64] >> (bit % 64) & 1) != 0;
 }
 
-int64_t View::bias_offset(const fa_tensor_desc& tensor, int64_t r, int64_t head, int64_t i, int64_t j) const {
+int64_t View::score_offset(const fa_tensor_desc& tensor, int64_t r, int64_t head, int64_t i, int64_t j) const {
   const auto term = [&](int axis, int64_t index) { return tensor.shape[axis] == 1 ? 0 : index * tensor.stride[axis]; };
   if (tensor.rank == 3) return term(0, head) + term(1, requests_[r].q_start + i) + term(2, j);
   return term(0, r) + term(1, head) + term(2, i) + term(3, j);
@@ -145,19 +149,21 @@ bool View::is_visible(int64_t r, int64_t head, int64_t i, int64_t j) const {
   if (j < 0 || j >= request.s_k) return false;
   if (!inside_limits(request, i, j)) return false;
   if (request.kind == FA_MASK_TREE && !inside_tree(r, i, j)) return false;
-  return args_.mask == nullptr || args_.mask[bias_offset(desc_.mask, r, head, i, j)] != 0;
+  return args_.mask == nullptr || args_.mask[score_offset(desc_.mask, r, head, i, j)] != 0;
 }
 
 double View::alibi_term(int64_t r, int64_t head, int64_t i, int64_t j) const {
   if (args_.alibi == nullptr) return 0.0;
   const int64_t offset =
       desc_.alibi.rank == 1 ? head * desc_.alibi.stride[0] : r * desc_.alibi.stride[0] + head * desc_.alibi.stride[1];
-  return -static_cast<double>(args_.alibi[offset]) * static_cast<double>(std::llabs(i + requests_[r].delta - j));
+  return -static_cast<double>(args_.alibi[offset]) * distance(r, i, j);
 }
+
+double View::distance(int64_t r, int64_t i, int64_t j) const { return static_cast<double>(std::llabs(i + requests_[r].delta - j)); }
 
 double View::bias_term(int64_t r, int64_t head, int64_t i, int64_t j) const {
   if (args_.bias == nullptr) return 0.0;
-  return load_value(args_.bias, desc_.bias.dtype, bias_offset(desc_.bias, r, head, i, j));
+  return load_value(args_.bias, desc_.bias.dtype, score_offset(desc_.bias, r, head, i, j));
 }
 
 bool View::is_kept(int64_t r, int64_t head, int64_t i, int64_t j) const {
@@ -166,6 +172,15 @@ bool View::is_kept(int64_t r, int64_t head, int64_t i, int64_t j) const {
   const uint64_t offset = args_.dropout_offset_ptr != nullptr ? *args_.dropout_offset_ptr : args_.dropout_offset;
   const auto threshold = static_cast<uint32_t>(std::lround(static_cast<double>(desc_.dropout_p) * 65536.0));
   return dropout_draw(seed, offset, static_cast<uint32_t>(r), static_cast<uint32_t>(head), i, j) >= threshold;
+}
+
+void View::dout_row(int64_t r, int64_t head, int64_t i, std::vector<double>* row) const {
+  const int64_t offset = query_offset(desc_.dout, r, head, i);
+  for (int64_t c = 0; c < d_v_; ++c) (*row)[c] = load_value(args_.dout, desc_.dout.dtype, offset + c);
+}
+
+double View::dlse(int64_t r, int64_t head, int64_t i) const {
+  return args_.dlse == nullptr ? 0.0 : args_.dlse[stat_offset(desc_.dlse, r, head, i)];
 }
 
 double View::scale() const { return std::isnan(desc_.scale) ? 1.0 / std::sqrt(static_cast<double>(d_)) : desc_.scale; }

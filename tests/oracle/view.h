@@ -28,6 +28,7 @@ class View {
   const fa_attention_desc& desc() const { return desc_; }
   int64_t batch() const { return static_cast<int64_t>(requests_.size()); }
   int64_t heads() const { return heads_; }
+  int64_t key_heads() const { return key_heads_; }
   int64_t group() const { return heads_ / key_heads_; }
   int64_t d() const { return d_; }
   int64_t d_v() const { return d_v_; }
@@ -37,9 +38,14 @@ class View {
   // Row j of a request's keys or values of one key head, all elements.
   void key_row(int64_t r, int64_t key_head, int64_t j, std::vector<double>* row) const;
   void value_row(int64_t r, int64_t key_head, int64_t j, std::vector<double>* row) const;
-  // Element offsets of an output row in o, and of its entry in lse.
-  int64_t o_offset(int64_t r, int64_t head, int64_t i) const;
-  int64_t lse_offset(int64_t r, int64_t head, int64_t i) const;
+  // Element offsets in a tensor shaped as o (or q), as lse, as k or v where those are contiguous, and as a bias or mask.
+  int64_t query_offset(const fa_tensor_desc& tensor, int64_t r, int64_t head, int64_t i) const;
+  int64_t stat_offset(const fa_tensor_desc& tensor, int64_t r, int64_t head, int64_t i) const;
+  int64_t key_offset(const fa_tensor_desc& tensor, int64_t r, int64_t key_head, int64_t j) const;
+  int64_t score_offset(const fa_tensor_desc& tensor, int64_t r, int64_t head, int64_t i, int64_t j) const;
+  // Of an output row in o, and of its entry in lse.
+  int64_t o_offset(int64_t r, int64_t head, int64_t i) const { return query_offset(desc_.o, r, head, i); }
+  int64_t lse_offset(int64_t r, int64_t head, int64_t i) const { return stat_offset(desc_.lse, r, head, i); }
 
   bool is_visible(int64_t r, int64_t head, int64_t i, int64_t j) const;
   double alibi_term(int64_t r, int64_t head, int64_t i, int64_t j) const;  // what is added to the score
@@ -47,13 +53,16 @@ class View {
   bool is_kept(int64_t r, int64_t head, int64_t i, int64_t j) const;  // by dropout
   double scale() const;
   double sink(int64_t head) const;  // -inf without one
+  // Of a backward: the incoming gradients. dlse is 0 where none is given.
+  void dout_row(int64_t r, int64_t head, int64_t i, std::vector<double>* row) const;
+  double dlse(int64_t r, int64_t head, int64_t i) const;
+  double distance(int64_t r, int64_t i, int64_t j) const;  // of key j from the diagonal: what a slope is multiplied with
 
  private:
   void read_lengths(int64_t r, Request* request) const;
   void read_mask_kind(int64_t r, Request* request) const;
   bool inside_limits(const Request& request, int64_t i, int64_t j) const;
   bool inside_tree(int64_t r, int64_t i, int64_t j) const;
-  int64_t bias_offset(const fa_tensor_desc& tensor, int64_t r, int64_t head, int64_t i, int64_t j) const;
   const void* row_base(const fa_tensor_desc& tensor, const void* base, const void* const* bases, int64_t r, int64_t key_head,
                        int64_t j, int64_t* offset) const;
 
