@@ -9,8 +9,8 @@
 namespace flash_attn::cuda {
 namespace {
 
-constexpr const KernelEntry* kEntries[] = {&kSm80ForwardEntry, &kSm90ForwardEntry};
-constexpr const char* kKernelNames[] = {"sm80_fwd", "sm90_fwd", nullptr};
+constexpr const KernelEntry* kEntries[] = {&kSm80ForwardEntry, &kSm90ForwardEntry, &kSm80BackwardEntry};
+constexpr const char* kKernelNames[] = {"sm80_fwd", "sm90_fwd", "sm80_bwd", nullptr};
 
 Status check_name(const Problem& problem) {
   if (problem.kernel.empty()) return {};
@@ -32,6 +32,8 @@ Status choose_entry(const Problem& problem, const DeviceInfo& device, const Kern
     std::string reason;
     if (!problem.kernel.empty() && problem.kernel != entry->name) {
       reason = "another kernel is forced by name";
+    } else if (entry->direction != problem.direction && problem.kernel.empty()) {
+      reason = entry->direction == Direction::forward ? "serves the forward" : "serves the backward";
     } else if (const Status status = entry->supports(problem, device); !status.ok()) {
       reason = status.message();
       if (first.ok()) first = status;

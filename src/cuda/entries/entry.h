@@ -21,12 +21,15 @@ struct KernelEntry {
   WorkspaceSize (*workspace_bound)(const Problem& maxima, const DeviceInfo& device);
   // The texts that a plan of it would compile, for archives and checks without a GPU; nullable.
   Status (*kernels)(const Problem& problem, const DeviceInfo& device, std::vector<KernelRequest>* requests) = nullptr;
+  Direction direction = Direction::forward;  // that it serves
 };
 
 extern const KernelEntry kSm90ForwardEntry;
 extern const KernelEntry kSm80ForwardEntry;
+extern const KernelEntry kSm80BackwardEntry;
 
-// What no kernel of this room serves, in words.
+// What no kernel of this room serves, in words: at all, and of forward problems.
+Status check_room_features(const Problem& problem);
 Status check_forward_features(const Problem& problem);
 
 }  // namespace flash_attn::cuda

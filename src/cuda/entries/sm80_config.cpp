@@ -19,7 +19,8 @@ constexpr int kTallTile = 128, kShortTile = 64, kLeastTile = 32, kLeastKeyTile =
 
 long long number(int64_t value) { return value; }
 
-// Largest unit in which every row of a tensor begins: 16, 8, 4 or the element.
+}  // namespace
+
 int access_of(const Axes& axes, int64_t element, int64_t alignment) {
   for (int64_t unit = 16; unit > element; unit /= 2) {
     const bool fits = alignment % unit == 0 && axes.batch * element % unit == 0 && axes.row * element % unit == 0 &&
@@ -37,6 +38,8 @@ KeyMask key_mask_of(const Problem& p) {
   if ((may_be_causal || p.window_right >= 0) && !is_last_row) return KeyMask::right;
   return KeyMask::none;
 }
+
+namespace {
 
 void set_features(const Problem& p, Sm80ForwardConfig* c) {
   const int64_t element = dtype_bytes(p.dtype), o_element = dtype_bytes(p.o_dtype);
@@ -124,7 +127,11 @@ int choose_splits(const Problem& p, const DeviceInfo& device, const Sm80ForwardC
 }  // namespace
 
 Status check_forward_features(const Problem& p) {
-  if (p.direction == Direction::backward) return unsupported("backward is not served on GPUs yet");
+  if (p.direction != Direction::forward) return unsupported("direction is FA_BACKWARD but this kernel serves the forward");
+  return check_room_features(p);
+}
+
+Status check_room_features(const Problem& p) {
   if (p.dtype != DType::f32 && p.dtype != DType::f16 && p.dtype != DType::bf16)
     return unsupported("dtype %s is not served on GPUs yet; f32, f16 and bf16 are", dtype_name(p.dtype));
   if (p.has_append) return unsupported("k_new (appending to the cache) is not served on GPUs yet");

@@ -11,6 +11,11 @@
 
 namespace flash_attn::cuda {
 
+// Largest unit in which every row of a tensor begins: 16, 8, 4 or the element.
+int access_of(const Axes& axes, int64_t element, int64_t alignment);
+
+KeyMask key_mask_of(const Problem& problem);
+
 Status configure_sm80(const Problem& problem, const DeviceInfo& device, Sm80ForwardConfig* config, int* splits);
 
 // Query tiles of the longest request's rows, stacked over the heads that share a tile.

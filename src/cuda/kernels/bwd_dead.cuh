@@ -27,11 +27,13 @@ struct BackwardDead {
   }
 
   static __device__ __forceinline__ bool is_live_query(const BackwardParams& p, int batch, int row) {
+    if (p.b == 0) return false;
     const int r = p.cu_seqlens_q ? request_of(p.cu_seqlens_q, p.b, row) : batch;
     const Request request = find_request<true>(p, r);
     return row >= request.q_row && row < request.q_row + request.s_q;
   }
   static __device__ __forceinline__ bool is_live_key(const BackwardParams& p, int batch, int row) {
+    if (p.b == 0) return false;
     const int r = p.cu_seqlens_k ? request_of(p.cu_seqlens_k, p.b, row) : batch;
     const Request request = find_request<true>(p, r);
     return row >= request.k_row && row < request.k_row + request.s_k;

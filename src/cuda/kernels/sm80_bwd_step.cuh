@@ -124,15 +124,18 @@ struct BackwardTiles {
 #pragma unroll
       for (int r = 0; r < kStrips; ++r) {
 #pragma unroll
-        for (int t = 0; t < kTiles; t += 2) {
-          const PhiloxWords words =
-              dropout_words(dropout, static_cast<unsigned>(request.index), static_cast<unsigned>(head),
-                            i0 + warp_query() + r * 16 + lane_id() / 4, j0 + warp_key() + t * 8 + lane_id() % 4 * 2);
+        for (int t = 0; t < kTiles; ++t) {
+          // One call serves two neighbouring tiles; the compiler finds it again in the second.
+          const int key = j0 + warp_key() + t * 8;
+          const PhiloxWords words = dropout_words(dropout, static_cast<unsigned>(request.index), static_cast<unsigned>(head),
+                                                  i0 + warp_query() + r * 16 + lane_id() / 4,
+                                                  (kTiles % 2 == 0 ? key - t % 2 * 8 : key) + lane_id() % 4 * 2);
+          const bool is_high = kTiles % 2 == 0 ? t % 2 == 1 : key / 8 % 2 == 1;
 #pragma unroll
-          for (int n = 0; n < 8; ++n) {
-            const unsigned draw = (words.word[n % 4 / 2 * 2 + n / 4] >> (16 * (n % 2))) & 0xFFFFu;
-            const int at = r * kTiles + t + n / 4;
-            if (draw < p.dropout_threshold) dropped.bits[at / 8] |= 1u << (at % 8 * 4 + n % 4);
+          for (int n = 0; n < 4; ++n) {
+            const unsigned word = is_high ? words.word[n / 2 * 2 + 1] : words.word[n / 2 * 2];
+            const int at = r * kTiles + t;
+            if (((word >> (16 * (n % 2))) & 0xFFFFu) < p.dropout_threshold) dropped.bits[at / 8] |= 1u << (at % 8 * 4 + n);
           }
         }
       }
