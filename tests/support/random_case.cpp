@@ -100,4 +100,26 @@ CaseSpec random_case(Random* random) {
   return spec;
 }
 
+CaseSpec random_backward_case(Random* random) {
+  // The oracle's time limits the size.
+  constexpr double kMostFlops = 1e8;
+  CaseSpec spec;
+  do {
+    spec = backward_of(random_case(random));
+  } while (flops(spec) > kMostFlops);
+  spec.name = "random_backward";
+  GradientSpec& gradients = spec.gradients;
+  gradients.dlse = random->chance(0.5);
+  gradients.dbias = gradients.dbias && random->chance(0.8);
+  gradients.dsink = gradients.dsink && random->chance(0.8);
+  gradients.dslopes = gradients.dslopes && random->chance(0.8);
+  gradients.as_f32 = random->chance(0.2);
+  gradients.strides = random->chance(0.5) ? Strides::rows : static_cast<Strides>(random->below(4));
+  if (random->chance(0.3)) spec.flags |= FA_FLAG_DETERMINISTIC;
+  for (const uint32_t flag : {FA_FLAG_ACCUMULATE_DQ, FA_FLAG_ACCUMULATE_DK, FA_FLAG_ACCUMULATE_DV}) {
+    if (random->chance(0.1)) spec.flags |= flag;
+  }
+  return spec;
+}
+
 }  // namespace flash_attn::test

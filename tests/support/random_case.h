@@ -7,5 +7,6 @@
 namespace flash_attn::test {
 
 CaseSpec random_case(Random* random);
+CaseSpec random_backward_case(Random* random);
 
 }  // namespace flash_attn::test
