@@ -98,6 +98,60 @@ TEST_F(CacheTest, AnArchiveServesWithoutCompiler) {
     EXPECT_NE(status.message().find(part), std::string::npos) << part << " in " << status.message();
 }
 
+TEST_F(CacheTest, AnArchiveNamedByTheProgramComesFirst) {
+  const std::string path = write_toy_archive("named", 13000);
+  settings_.archive = folder_.path() + "/missing";
+  settings_.archive_is_chosen = true;
+  ASSERT_TRUE(use_archive(path).ok());
+  EXPECT_EQ(find_fresh(settings_, toy_request(5)), ImageSource::archive);
+  const Status refused = use_archive(folder_.path() + "/nowhere");
+  EXPECT_EQ(refused.code(), FA_STATUS_COMPILE_ERROR);
+  EXPECT_NE(refused.message().find("/nowhere cannot be read"), std::string::npos) << refused.message();
+  EXPECT_EQ(named_archive(), path) << "a refused archive replaces nothing";
+  ASSERT_TRUE(use_archive("").ok());
+  EXPECT_EQ(named_archive(), "");
+}
+
+// Without a compiler, the message says what is wrong with the archive; with one, the kernel is compiled.
+TEST_F(CacheTest, AKernelDamagedInAnArchiveIsSaidToBe) {
+  settings_.archive = write_toy_archive("all", 13000);
+  settings_.archive_is_chosen = true;
+  std::string bytes;
+  ASSERT_EQ(read_file(settings_.archive, &bytes), "");
+  bytes[bytes.size() - 10] = static_cast<char>(bytes[bytes.size() - 10] ^ 1);
+  ASSERT_EQ(write_file(settings_.archive, bytes), "");
+  EXPECT_EQ(find_fresh(settings_, toy_request(5)), ImageSource::compiler);
+  settings_.nvrtc = fake::hidden;
+  KernelStore store(settings_);
+  KernelImage image;
+  ImageSource source;
+  const Status status = store.find(toy_request(5), &image, &source);
+  EXPECT_EQ(status.code(), FA_STATUS_COMPILE_ERROR);
+  EXPECT_NE(status.message().find("which has it damaged"), std::string::npos) << status.message();
+}
+
+// An archive of another version's kernels: its list is whole, but the sources that its head names are others.
+TEST_F(CacheTest, AnArchiveOfOtherSourcesIsSaidToBe) {
+  settings_.archive = write_toy_archive("old", 13000);
+  settings_.archive_is_chosen = true;
+  std::string bytes;
+  ASSERT_EQ(read_file(settings_.archive, &bytes), "");
+  constexpr size_t kSources = 16, kChecksum = 80, kHead = 112, kEntry = 56;  // places in the head; sizes
+  bytes[kSources] = static_cast<char>(bytes[kSources] ^ 1);
+  std::fill_n(bytes.begin() + kChecksum, 32, '\0');
+  const Digest checksum = sha256(std::string_view(bytes).substr(0, kHead + kEntry));
+  std::copy(checksum.begin(), checksum.end(), bytes.begin() + kChecksum);
+  ASSERT_EQ(write_file(settings_.archive, bytes), "");
+  settings_.nvrtc = fake::hidden;
+  KernelStore store(settings_);
+  KernelImage image;
+  ImageSource source;
+  const Status status = store.find(toy_request(6), &image, &source);
+  EXPECT_EQ(status.code(), FA_STATUS_COMPILE_ERROR);
+  EXPECT_NE(status.message().find("being of flash-attn-lib "), std::string::npos) << status.message();
+  EXPECT_NE(status.message().find("with other kernel sources"), std::string::npos) << status.message();
+}
+
 TEST_F(CacheTest, AnArchiveFolderHasAFilePerArchitecture) {
   write_toy_archive("sm_90a.kernels", 13000);
   settings_.archive = folder_.path();

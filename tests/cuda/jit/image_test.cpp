@@ -2,6 +2,7 @@
 #include "cuda/jit/archive.h"
 #include "cuda/jit/disk_cache.h"
 #include "cuda/jit/files.h"
+#include "cuda/jit/pack.h"
 #include "tests/cuda/jit/toy.h"
 
 #include <gtest/gtest.h>
@@ -72,6 +73,36 @@ TEST(Image, EveryChangedByteAndEveryCutIsFound) {
   EXPECT_FALSE(decode_image(bytes, key_of(2), &read));
 }
 
+TEST(Pack, BytesComeBackAndShrink) {
+  std::string code;
+  for (int n = 0; n < 5000; ++n) code += "instruction " + std::to_string(n * n % 61) + ";";
+  std::string all, unpacked;
+  for (int n = 0; n < 256; ++n) all += static_cast<char>(n);
+  for (const std::string& bytes :
+       {std::string(), std::string("a"), std::string("abcdef"), std::string(70000, 'x'), all + all, code}) {
+    ASSERT_TRUE(unpack_bytes(pack_bytes(bytes), bytes.size(), &unpacked)) << bytes.size();
+    EXPECT_EQ(unpacked, bytes);
+  }
+  EXPECT_LT(pack_bytes(code).size(), code.size() / 4);
+}
+
+TEST(Pack, NothingThatWasChangedIsReadPastItsEnd) {
+  std::string bytes, unpacked;
+  for (int n = 0; n < 300; ++n) bytes += "row " + std::to_string(n % 17);
+  const std::string packed = pack_bytes(bytes);
+  EXPECT_FALSE(unpack_bytes(packed, bytes.size() - 1, &unpacked));
+  EXPECT_FALSE(unpack_bytes(packed, bytes.size() + 1, &unpacked));
+  for (size_t i = 0; i < packed.size(); ++i) {
+    EXPECT_FALSE(unpack_bytes(packed.substr(0, i), bytes.size(), &unpacked)) << i;
+    for (int bit = 1; bit < 256; bit *= 2) {
+      std::string changed = packed;
+      changed[i] = static_cast<char>(changed[i] ^ bit);
+      const bool is_whole = unpack_bytes(changed, bytes.size(), &unpacked);
+      EXPECT_TRUE(is_whole ? unpacked.size() == bytes.size() : unpacked.size() <= bytes.size()) << i;
+    }
+  }
+}
+
 TEST(Archives, HoldWhatWasWritten) {
   const TemporaryFolder folder;
   const std::string path = folder.path() + "/new/folder/test.kernels";
@@ -127,6 +158,46 @@ TEST(Archives, NeverGiveDamagedCode) {
     std::unique_ptr<Archive> cut;
     EXPECT_FALSE(Archive::open(path, &cut).ok()) << "cut at " << i;
   }
+}
+
+std::string open_message(const std::string& path) {
+  std::unique_ptr<Archive> archive;
+  const Status status = Archive::open(path, &archive);
+  return status.ok() ? "" : status.message();
+}
+
+bool says(const std::string& message, const std::string& part) { return message.find(part) != std::string::npos; }
+
+TEST(Archives, ForeignOldAndDamagedOnesAreNamedAsSuch) {
+  const TemporaryFolder folder;
+  const std::string path = folder.path() + "/a";
+  EXPECT_TRUE(says(open_message(path), "cannot be read: No such file")) << open_message(path);
+  EXPECT_TRUE(says(open_message(folder.path()), "is no kernel archive")) << open_message(folder.path());
+  ASSERT_EQ(write_file(path, std::string(5000, 'x')), "");
+  EXPECT_TRUE(says(open_message(path), "is no kernel archive")) << open_message(path);
+  ASSERT_TRUE(write_archive(path, {make(0), make(1)}).ok());
+  EXPECT_EQ(open_message(path), "");
+  std::string bytes;
+  ASSERT_EQ(read_file(path, &bytes), "");
+  std::string old = bytes;
+  old[7] = '1';
+  ASSERT_EQ(write_file(path, old), "");
+  EXPECT_TRUE(says(open_message(path), "has format 01 but this library reads 02: write it again")) << open_message(path);
+  std::string changed = bytes;
+  changed[bytes.size() > 150 ? 150 : 0] ^= 1;  // in the list of contents
+  ASSERT_EQ(write_file(path, changed), "");
+  EXPECT_TRUE(says(open_message(path), "is damaged: its list of contents")) << open_message(path);
+  ASSERT_EQ(write_file(path, bytes.substr(0, bytes.size() - 1)), "");
+  EXPECT_TRUE(says(open_message(path), "is damaged: it ends before")) << open_message(path);
+}
+
+TEST(Archives, SayWhoMadeThem) {
+  const TemporaryFolder folder;
+  ASSERT_TRUE(write_archive(folder.path() + "/a", {make(0)}).ok());
+  std::unique_ptr<Archive> archive;
+  ASSERT_TRUE(Archive::open(folder.path() + "/a", &archive).ok());
+  EXPECT_TRUE(archive->has_these_sources());
+  EXPECT_EQ(archive->maker().rfind("flash-attn-lib ", 0), 0u) << archive->maker();
 }
 
 TEST(Disk, KeepsAndFinds) {
