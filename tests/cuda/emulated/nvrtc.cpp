@@ -25,17 +25,18 @@ std::string read_file(const std::string& path) {
   return text.str();
 }
 
-// The kernel's unit, and the loop over its blocks. All emulated kernels take ForwardParams.
+// The kernel's unit, and the loop over its blocks. A kernel takes its parameters as one struct.
 std::string host_unit(const Program& program) {
   return "#include \"emulated_block.h\"\n" + program.text +
-         "\nextern \"C\" void run_grid(unsigned threads, unsigned blocks, const void* params) {\n"
+         "\ntemplate <class Params> Params params_of(void (*)(const Params));\nextern \"C\" void run_grid(unsigned threads, "
+         "unsigned blocks, const void* params) {\n"
          "  gridDim = {blocks, 1, 1};\n"
          "  for (unsigned n = 0; n < blocks; ++n) {\n"
          "    blockIdx = {n, 0, 0};\n"
          "    emulated::run_block(threads, [](const void* p) {\n"
-         "      flash_attn::cuda::" +
-         program.entry +
-         "(*static_cast<const flash_attn::cuda::ForwardParams*>(p));\n"
+         "      using Params = decltype(params_of(flash_attn::cuda::" +
+         program.entry + "));\n      flash_attn::cuda::" + program.entry +
+         "(*static_cast<const Params*>(p));\n"
          "    }, params);\n"
          "  }\n"
          "}\n";

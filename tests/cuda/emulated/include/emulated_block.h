@@ -33,6 +33,9 @@ struct float2 {
 struct float4 {
   float x, y, z, w;
 };
+struct uint4 {
+  unsigned x, y, z, w;
+};
 
 extern uint3 threadIdx, blockIdx, gridDim;
 
@@ -86,6 +89,7 @@ inline long long min(long long a, long long b) { return a < b ? a : b; }
 inline long long max(long long a, long long b) { return a < b ? b : a; }
 inline int2 make_int2(int x, int y) { return {x, y}; }
 inline float2 make_float2(float x, float y) { return {x, y}; }
+inline float4 make_float4(float x, float y, float z, float w) { return {x, y, z, w}; }
 inline float __uint_as_float(unsigned bits) {
   float x;
   std::memcpy(&x, &bits, 4);
@@ -94,6 +98,7 @@ inline float __uint_as_float(unsigned bits) {
 inline float __int_as_float(unsigned bits) { return __uint_as_float(bits); }
 inline float __fdividef(float a, float b) { return a / b; }
 inline float __shfl_sync(unsigned, float x, int lane) { return emulated::exchange(x, static_cast<unsigned>(lane) % 32); }
+inline int __shfl_sync(unsigned, int x, int lane) { return emulated::exchange(x, static_cast<unsigned>(lane) % 32); }
 inline float __shfl_xor_sync(unsigned, float x, int bits) {
   return emulated::exchange(x, emulated::this_lane() ^ static_cast<unsigned>(bits));
 }
@@ -105,3 +110,12 @@ inline bool __any_sync(unsigned, bool x) {
   emulated::sync_warp();
   return any;
 }
+inline unsigned __ballot_sync(unsigned, bool x) {
+  *static_cast<bool*>(emulated::lane_slot(emulated::this_lane())) = x;
+  emulated::sync_warp();
+  unsigned ballot = 0;
+  for (unsigned lane = 0; lane < 32; ++lane) ballot |= *static_cast<bool*>(emulated::lane_slot(lane)) ? 1u << lane : 0u;
+  emulated::sync_warp();
+  return ballot;
+}
+inline int __ffs(int x) { return __builtin_ffs(x); }
