@@ -3,6 +3,7 @@
 #include "core/backend.h"
 
 #include "cpu/device.h"
+#include "cpu/gradient_launch.h"
 #include "cpu/kernels/params.h"
 #include "cpu/launch.h"
 #include "cpu/schedule.h"
@@ -23,8 +24,8 @@ extern const KernelTable kNeonTable;
 
 namespace {
 
-// "mixed" gives each request of a call the kernel that fits its number of rows.
-constexpr const char* kKernelNames[] = {"mixed", "panel", "rows", nullptr};
+// As KernelKind counts. "mixed" gives each request of a call the kernel that fits its number of rows.
+constexpr const char* kKernelNames[] = {"mixed", "panel", "rows", "backward", nullptr};
 constexpr int64_t kMaxDim = 512;
 constexpr int64_t kMaxKeys = 1LL << 30;
 
@@ -62,20 +63,27 @@ Status choose_isa(const Problem& problem, Isa* isa) {
   return {};
 }
 
+// Why a kernel cannot serve this direction, or null.
+const char* wrong_direction(const Problem& problem, KernelKind kind) {
+  const bool is_backward = problem.direction == Direction::backward;
+  if (is_backward == (kind == KernelKind::backward)) return nullptr;
+  return is_backward ? "serves FA_FORWARD only" : "serves FA_BACKWARD only";
+}
+
 Status choose_kernel(const Problem& problem, KernelKind* kind) {
-  *kind = KernelKind::mixed;
+  *kind = problem.direction == Direction::backward ? KernelKind::backward : KernelKind::mixed;
   if (problem.kernel.empty()) return {};
-  for (int i = 0; kKernelNames[i]; ++i)
-    if (problem.kernel == kKernelNames[i]) {
-      *kind = static_cast<KernelKind>(i);
-      return {};
-    }
-  return invalid("kernel is \"%s\" but the CPU has: mixed, panel, rows", problem.kernel.c_str());
+  for (int i = 0; kKernelNames[i]; ++i) {
+    if (problem.kernel != kKernelNames[i]) continue;
+    *kind = static_cast<KernelKind>(i);
+    if (const char* reason = wrong_direction(problem, *kind)) return unsupported("kernel \"%s\" %s", kKernelNames[i], reason);
+    return {};
+  }
+  return invalid("kernel is \"%s\" but the CPU has: mixed, panel, rows, backward", problem.kernel.c_str());
 }
 
 // What no CPU kernel serves, by name.
 Status check_served(const Problem& p) {
-  if (p.direction == Direction::backward) return unsupported("backward is not served on CPUs yet");
   if (p.dtype != DType::f32 && p.dtype != DType::f16 && p.dtype != DType::bf16)
     return unsupported("dtype %s is not served on CPUs; f32, f16 and bf16 are", dtype_name(p.dtype));
   if (p.has_append) return unsupported("k_new (appending to the cache) is not served on CPUs yet");
@@ -98,50 +106,90 @@ int threads_of(const Problem& problem) {
   return problem.num_threads > 0 && problem.num_threads < most ? problem.num_threads : most;
 }
 
-class CpuPlan final : public Plan {
+// What the plans of both directions share: a name, threads, workspace of scratch alone.
+class CpuPlan : public Plan {
  public:
-  CpuPlan(const Problem& problem, const KernelTable& table, KernelKind kind)
-      : problem_(problem), table_(table), tiling_(choose_tiling(problem, table, kind, threads_of(problem))) {
+  CpuPlan(const Problem& problem, const KernelTable& table) : problem_(problem), table_(table) {}
+
+  const char* kernel() const override { return name_; }
+  WorkspaceSize workspace() const override { return workspace_; }
+
+  Status prepare(void*) const override {
+    start_pool(threads_);
+    return {};
+  }
+
+  Status init_state(void*, size_t, void*) const override { return {}; }
+
+ protected:
+  void finish(KernelKind shown, int threads, size_t scratch_bytes) {
+    size_t length = 0;
+    for (const char* part : {"cpu/", kKernelNames[static_cast<int>(shown)], "/", table_.isa})
+      for (; *part && length + 1 < sizeof(name_); ++part) name_[length++] = *part;
+    name_[length] = 0;
+    threads_ = threads;
+    workspace_.scratch_bytes = scratch_bytes;
+  }
+
+  Problem problem_;
+  const KernelTable& table_;
+
+ private:
+  WorkspaceSize workspace_;
+  int threads_ = 1;
+  char name_[48] = {};
+};
+
+class ForwardPlan final : public CpuPlan {
+ public:
+  ForwardPlan(const Problem& problem, const KernelTable& table, KernelKind kind)
+      : CpuPlan(problem, table), tiling_(choose_tiling(problem, table, kind, threads_of(problem))) {
     // A name that says what will run: one kernel alone where every request must take it.
     KernelKind shown = kind;
     const int64_t rows = longest_rows(problem);
     const bool varies = problem.packed_q || problem.has_input(FA_INPUT_SEQUSED_Q);
     if (kind == KernelKind::mixed && rows <= tiling_.max_direct_rows) shown = KernelKind::rows;
     if (kind == KernelKind::mixed && rows > tiling_.max_direct_rows && !varies) shown = KernelKind::panel;
-    name_length_ = 0;
-    for (const char* part : {"cpu/", kKernelNames[static_cast<int>(shown)], "/", table.isa})
-      for (; *part && name_length_ + 1 < sizeof(name_); ++part) name_[name_length_++] = *part;
-    name_[name_length_] = 0;
-    workspace_.scratch_bytes = scratch_bytes(problem_, tiling_);
+    finish(shown, tiling_.threads, scratch_bytes(problem_, tiling_));
   }
-
-  const char* kernel() const override { return name_; }
-  WorkspaceSize workspace() const override { return workspace_; }
 
   std::string text() const override {
     return format_text("lanes %d, row blocks of %d, key blocks of %d, %d threads, %s products", tiling_.format.lanes,
                        tiling_.block_rows, tiling_.block_keys, tiling_.threads, tiling_.format.is_dot2 ? "bf16" : "fp32");
   }
 
-  Status prepare(void*) const override {
-    start_pool(tiling_.threads);
-    return {};
-  }
-
-  Status init_state(void*, size_t, void*) const override { return {}; }
-
   Status run(const fa_attention_args& args, const fa_workspace& workspace, void*, uint32_t) const override {
     return launch_forward(problem_, table_, tiling_, args, static_cast<char*>(workspace.scratch));
   }
 
  private:
-  Problem problem_;
-  const KernelTable& table_;
   Tiling tiling_;
-  WorkspaceSize workspace_;
-  char name_[48];
-  size_t name_length_ = 0;
 };
+
+class BackwardPlan final : public CpuPlan {
+ public:
+  BackwardPlan(const Problem& problem, const KernelTable& table)
+      : CpuPlan(problem, table), tiling_(choose_gradient_tiling(problem, table, threads_of(problem))) {
+    finish(KernelKind::backward, tiling_.threads, gradient_scratch_bytes(problem_, tiling_));
+  }
+
+  std::string text() const override {
+    return format_text("lanes %d, row blocks of %d, key blocks of %d, %d threads, %s products", tiling_.format.lanes,
+                       tiling_.block_rows, tiling_.block_keys, tiling_.threads, tiling_.format.is_dot2 ? "bf16" : "fp32");
+  }
+
+  Status run(const fa_attention_args& args, const fa_workspace& workspace, void*, uint32_t) const override {
+    return launch_backward(problem_, table_, tiling_, args, static_cast<char*>(workspace.scratch));
+  }
+
+ private:
+  GradientTiling tiling_;
+};
+
+const char* passed_over(const Problem& problem, KernelKind kind) {
+  if (const char* reason = wrong_direction(problem, kind)) return reason;
+  return problem.kernel.empty() ? "serves this too, for requests of any length" : "another kernel is forced by name";
+}
 
 Status make_plan(const Problem& problem, Plan** plan, std::vector<Refusal>* refusals) {
   *plan = nullptr;
@@ -159,10 +207,11 @@ Status make_plan(const Problem& problem, Plan** plan, std::vector<Refusal>* refu
   }
   if (refusals)
     for (int i = 0; kKernelNames[i]; ++i)
-      if (i != static_cast<int>(kind))
-        refusals->push_back({kKernelNames[i], problem.kernel.empty() ? "serves this too, for requests of any length"
-                                                                     : "another kernel is forced by name"});
-  *plan = new (std::nothrow) CpuPlan(problem, *table, kind);
+      if (i != static_cast<int>(kind)) refusals->push_back({kKernelNames[i], passed_over(problem, static_cast<KernelKind>(i))});
+  if (kind == KernelKind::backward)
+    *plan = new (std::nothrow) BackwardPlan(problem, *table);
+  else
+    *plan = new (std::nothrow) ForwardPlan(problem, *table, kind);
   if (!*plan) return Status(FA_STATUS_OUT_OF_MEMORY, "no memory for a plan");
   return {};
 }
@@ -176,7 +225,8 @@ Status bound_workspace(const Problem& maxima, WorkspaceSize* size) {
   const KernelTable* const table = table_of(isa);
   if (!table) return unsupported("isa \"%s\" is not part of this build", isa_name(isa));
   *size = WorkspaceSize{};
-  size->scratch_bytes = scratch_bound(maxima, *table, kind, threads_of(maxima));
+  size->scratch_bytes = kind == KernelKind::backward ? gradient_scratch_bound(maxima, *table, threads_of(maxima))
+                                                     : scratch_bound(maxima, *table, kind, threads_of(maxima));
   return {};
 }
 

@@ -3,6 +3,7 @@
 
 #include "cpu/launch.h"
 
+#include "cpu/bind.h"
 #include "cpu/requests.h"
 #include "cpu/thread_pool.h"
 
@@ -52,54 +53,6 @@ struct Run {
   std::atomic<int64_t> next_task{0};
   std::atomic<int32_t> next_slot{0};
 };
-
-ForwardParams bind(const Problem& p, const Tiling& tiling, const fa_attention_args& args) {
-  ForwardParams to;
-  to.dtype = p.dtype;
-  to.o_dtype = p.o_dtype;
-  to.group = p.group;
-  to.d = p.d;
-  to.d_v = p.d_v;
-  to.q = static_cast<const char*>(args.q);
-  to.k = static_cast<const char*>(args.k);
-  to.v = static_cast<const char*>(args.v);
-  to.o = static_cast<char*>(args.o);
-  to.lse = args.lse;
-  to.q_axes = p.q;
-  to.k_axes = p.k;
-  to.v_axes = p.v;
-  to.o_axes = p.o;
-  to.lse_axes = p.lse;
-  to.kv_source = static_cast<KvSource>(p.kv_layout);
-  to.k_ptrs = args.k_ptrs;
-  to.v_ptrs = args.v_ptrs;
-  to.block_table = args.block_table;
-  to.block_table_stride = p.block_table_stride;
-  to.page_size = std::max<int64_t>(p.page_size, 1);
-  to.scale = p.scale;
-  to.softcap = p.softcap;
-  to.alibi = args.alibi;
-  to.alibi_batch_stride = p.alibi_batch_stride;
-  to.bias = static_cast<const char*>(args.bias);
-  to.bias_dtype = p.bias_dtype;
-  to.bias_axes = p.bias;
-  to.mask = args.mask;
-  to.mask_axes = p.mask;
-  to.tree = args.tree_mask;
-  to.tree_batch_stride = p.tree_batch_stride;
-  to.tree_row_stride = p.tree_row_stride;
-  to.sink = args.sink;
-  if (p.dropout_p > 0) {
-    const bool by_pointer = p.has_input(FA_INPUT_DROPOUT_POINTERS);
-    to.dropout_threshold = dropout_threshold(p.dropout_p);
-    to.dropout = dropout_key(by_pointer ? *args.dropout_seed_ptr : args.dropout_seed,
-                             by_pointer ? *args.dropout_offset_ptr : args.dropout_offset);
-    to.keep_scale = 1.0f / (1.0f - p.dropout_p);
-  }
-  to.block_rows = tiling.block_rows;
-  to.block_keys = tiling.block_keys;
-  return to;
-}
 
 // Lay out tasks, counters and partial results. Returns the run's work in multiply-adds, about.
 double place_requests(Run& run) {
@@ -191,12 +144,14 @@ Status launch_forward(const Problem& problem, const KernelTable& table, const Ti
           table,
           tiling,
           args,
-          bind(problem, tiling, args),
+          bind_forward(problem, args),
           scratch + map.threads,
           reinterpret_cast<Placement*>(scratch + map.placements),
           reinterpret_cast<std::atomic<int32_t>*>(scratch + map.counters),
           reinterpret_cast<float*>(scratch + map.partials),
           0};
+  run.params.block_rows = tiling.block_rows;
+  run.params.block_keys = tiling.block_keys;
   for (int64_t r = 0; r < problem.b; ++r) run.all_panels += count_panels(problem, tiling, resolve_request(problem, args, r).s_q);
   const double multiply_adds = place_requests(run);
   const int64_t tasks = run.placements[problem.b].task;

@@ -9,7 +9,7 @@
 
 namespace flash_attn::cpu {
 
-enum class KernelKind : int { mixed, panel, rows };
+enum class KernelKind : int { mixed, panel, rows, backward };
 
 // Limits of the tilings that choose_tiling gives.
 constexpr int kMostBlockRows = 512;

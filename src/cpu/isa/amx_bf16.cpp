@@ -18,12 +18,15 @@ namespace {
 
 #include "cpu/kernels/rows_access.h"
 #include "cpu/kernels/scores.h"
+#include "cpu/kernels/reach.h"
 #include "cpu/kernels/panel_f32.h"
 #include "cpu/kernels/panel_dot2.h"
 #include "cpu/kernels/panel_amx.h"
 #include "cpu/kernels/panel.h"
 #include "cpu/kernels/merge.h"
 #include "cpu/kernels/rows.h"
+#include "cpu/kernels/backward_f32.h"
+#include "cpu/kernels/backward.h"
 
 constexpr PanelFormat kFormatF32{FA_PANEL_VECTORS * kWidth, false, 1, 1, 1};
 constexpr PanelFormat kFormatBf16{FA_PANEL_VECTORS * kWidth, true, 32, 32, 2};
@@ -36,12 +39,19 @@ void forward_panel(const ForwardParams& p, const Request& r, const ForwardTask& 
   run_panels<F32Products>(p, r, task, kFormatF32, scratch);
 }
 
+constexpr GradientFormat kGradientsF32{kPanelLanes, false, kWidth};
+
+void backward(const BackwardParams& p, const Request& r, const BackwardTask& task, char* scratch) {
+  BackwardLoop<F32Gradients>(p, r, task, kGradientsF32, scratch).run();
+}
+
 }  // namespace
 }  // namespace amx_bf16
 
 extern const KernelTable kAmxBf16Table;
-const KernelTable kAmxBf16Table = {"amx_bf16",           amx_bf16::kFormatF32,       amx_bf16::kFormatBf16,
-                                   amx_bf16::kMaxRows,   amx_bf16::forward_panel,    amx_bf16::run_rows,
-                                   amx_bf16::merge_rows, amx_bf16::row_scratch_bytes};
+const KernelTable kAmxBf16Table = {
+    "amx_bf16",         amx_bf16::kFormatF32, amx_bf16::kFormatBf16,       amx_bf16::kMaxRows,      amx_bf16::forward_panel,
+    amx_bf16::run_rows, amx_bf16::merge_rows, amx_bf16::row_scratch_bytes, amx_bf16::kGradientsF32, amx_bf16::kGradientsF32,
+    amx_bf16::backward, amx_bf16::sum_keys};
 
 }  // namespace flash_attn::cpu

@@ -18,10 +18,13 @@ namespace {
 
 #include "cpu/kernels/rows_access.h"
 #include "cpu/kernels/scores.h"
+#include "cpu/kernels/reach.h"
 #include "cpu/kernels/panel_f32.h"
 #include "cpu/kernels/panel.h"
 #include "cpu/kernels/merge.h"
 #include "cpu/kernels/rows.h"
+#include "cpu/kernels/backward_f32.h"
+#include "cpu/kernels/backward.h"
 
 constexpr PanelFormat kFormat{FA_PANEL_VECTORS * kWidth, false, 1, 1, 1};
 
@@ -29,11 +32,18 @@ void forward_panel(const ForwardParams& p, const Request& r, const ForwardTask& 
   run_panels<F32Products>(p, r, task, kFormat, scratch);
 }
 
+constexpr GradientFormat kGradientsF32{kPanelLanes, false, kWidth};
+
+void backward(const BackwardParams& p, const Request& r, const BackwardTask& task, char* scratch) {
+  BackwardLoop<F32Gradients>(p, r, task, kGradientsF32, scratch).run();
+}
+
 }  // namespace
 }  // namespace avx2
 
 extern const KernelTable kAvx2Table;
-const KernelTable kAvx2Table = {"avx2",         avx2::kFormat,    avx2::kFormat,          avx2::kMaxRows, avx2::forward_panel,
-                                avx2::run_rows, avx2::merge_rows, avx2::row_scratch_bytes};
+const KernelTable kAvx2Table = {"avx2",         avx2::kFormat,    avx2::kFormat,           avx2::kMaxRows,      avx2::forward_panel,
+                                avx2::run_rows, avx2::merge_rows, avx2::row_scratch_bytes, avx2::kGradientsF32, avx2::kGradientsF32,
+                                avx2::backward, avx2::sum_keys};
 
 }  // namespace flash_attn::cpu

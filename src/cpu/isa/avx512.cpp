@@ -18,10 +18,13 @@ namespace {
 
 #include "cpu/kernels/rows_access.h"
 #include "cpu/kernels/scores.h"
+#include "cpu/kernels/reach.h"
 #include "cpu/kernels/panel_f32.h"
 #include "cpu/kernels/panel.h"
 #include "cpu/kernels/merge.h"
 #include "cpu/kernels/rows.h"
+#include "cpu/kernels/backward_f32.h"
+#include "cpu/kernels/backward.h"
 
 constexpr PanelFormat kFormat{FA_PANEL_VECTORS * kWidth, false, 1, 1, 1};
 
@@ -29,12 +32,19 @@ void forward_panel(const ForwardParams& p, const Request& r, const ForwardTask& 
   run_panels<F32Products>(p, r, task, kFormat, scratch);
 }
 
+constexpr GradientFormat kGradientsF32{kPanelLanes, false, kWidth};
+
+void backward(const BackwardParams& p, const Request& r, const BackwardTask& task, char* scratch) {
+  BackwardLoop<F32Gradients>(p, r, task, kGradientsF32, scratch).run();
+}
+
 }  // namespace
 }  // namespace avx512
 
 extern const KernelTable kAvx512Table;
-const KernelTable kAvx512Table = {"avx512",           avx512::kFormat,          avx512::kFormat,
-                                  avx512::kMaxRows,   avx512::forward_panel,    avx512::run_rows,
-                                  avx512::merge_rows, avx512::row_scratch_bytes};
+const KernelTable kAvx512Table = {
+    "avx512",         avx512::kFormat,    avx512::kFormat,           avx512::kMaxRows,      avx512::forward_panel,
+    avx512::run_rows, avx512::merge_rows, avx512::row_scratch_bytes, avx512::kGradientsF32, avx512::kGradientsF32,
+    avx512::backward, avx512::sum_keys};
 
 }  // namespace flash_attn::cpu

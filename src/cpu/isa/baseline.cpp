@@ -23,10 +23,13 @@ namespace {
 
 #include "cpu/kernels/rows_access.h"
 #include "cpu/kernels/scores.h"
+#include "cpu/kernels/reach.h"
 #include "cpu/kernels/panel_f32.h"
 #include "cpu/kernels/panel.h"
 #include "cpu/kernels/merge.h"
 #include "cpu/kernels/rows.h"
+#include "cpu/kernels/backward_f32.h"
+#include "cpu/kernels/backward.h"
 
 constexpr PanelFormat kFormat{FA_PANEL_VECTORS * kWidth, false, 1, 1, 1};
 
@@ -34,12 +37,19 @@ void forward_panel(const ForwardParams& p, const Request& r, const ForwardTask& 
   run_panels<F32Products>(p, r, task, kFormat, scratch);
 }
 
+constexpr GradientFormat kGradientsF32{kPanelLanes, false, kWidth};
+
+void backward(const BackwardParams& p, const Request& r, const BackwardTask& task, char* scratch) {
+  BackwardLoop<F32Gradients>(p, r, task, kGradientsF32, scratch).run();
+}
+
 }  // namespace
 }  // namespace baseline
 
 extern const KernelTable kBaselineTable;
-const KernelTable kBaselineTable = {"baseline",           baseline::kFormat,          baseline::kFormat,
-                                    baseline::kMaxRows,   baseline::forward_panel,    baseline::run_rows,
-                                    baseline::merge_rows, baseline::row_scratch_bytes};
+const KernelTable kBaselineTable = {
+    "baseline",         baseline::kFormat,    baseline::kFormat,           baseline::kMaxRows,      baseline::forward_panel,
+    baseline::run_rows, baseline::merge_rows, baseline::row_scratch_bytes, baseline::kGradientsF32, baseline::kGradientsF32,
+    baseline::backward, baseline::sum_keys};
 
 }  // namespace flash_attn::cpu

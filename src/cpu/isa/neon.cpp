@@ -18,10 +18,13 @@ namespace {
 
 #include "cpu/kernels/rows_access.h"
 #include "cpu/kernels/scores.h"
+#include "cpu/kernels/reach.h"
 #include "cpu/kernels/panel_f32.h"
 #include "cpu/kernels/panel.h"
 #include "cpu/kernels/merge.h"
 #include "cpu/kernels/rows.h"
+#include "cpu/kernels/backward_f32.h"
+#include "cpu/kernels/backward.h"
 
 constexpr PanelFormat kFormat{FA_PANEL_VECTORS * kWidth, false, 1, 1, 1};
 
@@ -29,11 +32,18 @@ void forward_panel(const ForwardParams& p, const Request& r, const ForwardTask& 
   run_panels<F32Products>(p, r, task, kFormat, scratch);
 }
 
+constexpr GradientFormat kGradientsF32{kPanelLanes, false, kWidth};
+
+void backward(const BackwardParams& p, const Request& r, const BackwardTask& task, char* scratch) {
+  BackwardLoop<F32Gradients>(p, r, task, kGradientsF32, scratch).run();
+}
+
 }  // namespace
 }  // namespace neon
 
 extern const KernelTable kNeonTable;
-const KernelTable kNeonTable = {"neon",         neon::kFormat,    neon::kFormat,          neon::kMaxRows, neon::forward_panel,
-                                neon::run_rows, neon::merge_rows, neon::row_scratch_bytes};
+const KernelTable kNeonTable = {"neon",         neon::kFormat,    neon::kFormat,           neon::kMaxRows,      neon::forward_panel,
+                                neon::run_rows, neon::merge_rows, neon::row_scratch_bytes, neon::kGradientsF32, neon::kGradientsF32,
+                                neon::backward, neon::sum_keys};
 
 }  // namespace flash_attn::cpu

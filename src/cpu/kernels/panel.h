@@ -1,27 +1,7 @@
 // The panel kernel: exact attention of a block of query rows over a range of keys, with rows as SIMD lanes and a streaming softmax.
 // For each block of keys and each panel of lanes: scores, masks where an edge crosses, weights, and O^T += V^T P^T. Written once
 // over Products (panel_f32.h, panel_dot2.h, panel_amx.h). Results of a row depend on key block boundaries only, which are absolute,
-// never on the task a row came with. Included inside an instruction set's namespace, after scores.h.
-
-constexpr int kMaxPanels = 64;
-
-// The keys a panel's lanes reach.
-struct PanelReach {
-  int64_t lo_min, lo_max, hi_min, hi_max, first_min, first_max;
-
-  int64_t begin() const { return first_max > 0 ? 0 : lo_min; }
-  int64_t end() const { return hi_max > first_max ? hi_max : first_max; }
-  bool meets(int64_t key_begin, int64_t key_end) const { return key_begin < first_max || (key_end > lo_min && key_begin < hi_max); }
-  // Does every lane see all of [key_begin, key_end)?
-  bool covers(int64_t key_begin, int64_t key_end) const {
-    return (lo_max <= key_begin && hi_min >= key_end) || first_min >= key_end;
-  }
-};
-
-// One panel over the keys [begin, end) of the open block.
-struct PanelStep {
-  int64_t n, begin, end;
-};
+// never on the task a row came with. Included inside an instruction set's namespace, after reach.h.
 
 // What a step's weights need: the maximum, what older results shrink by, and the running sum.
 template <int kVectors>
@@ -39,10 +19,10 @@ struct PanelLoop {
   const Request& r;
   const ForwardTask& task;
   int64_t rows, panels, padded_rows, q_stride, o_stride;
-  float *q_t, *scores, *o_t, *extra, *top, *sum, *slope;
+  float *q_t, *scores, *o_t, *extra, *top, *sum;
   uint32_t* weights;
   char *k_copy, *v_copy;
-  int32_t *lo, *hi, *first, *diagonal;
+  RowSpans spans;
   bool scored;   // scores come out of score_pass, in the log2 domain
   float factor;  // from stored scores to the log2 domain
   WeightRule rule{1.0f};
@@ -65,30 +45,15 @@ struct PanelLoop {
     v_copy = scratch + at.v_block;
     top = reinterpret_cast<float*>(scratch + at.stats);
     sum = top + padded_rows;
-    slope = sum + padded_rows;
-    lo = reinterpret_cast<int32_t*>(slope + padded_rows);
-    hi = lo + padded_rows;
-    first = hi + padded_rows;
-    diagonal = first + padded_rows;
+    spans = RowSpans(reinterpret_cast<char*>(sum + padded_rows), padded_rows);
     scored = needs_score_pass(p, r);
     factor = scored ? 1.0f : p.scale * kLog2E;
     rule = WeightRule(factor);
   }
 
   void open_rows() {
-    for (int64_t x = 0; x < padded_rows; ++x) {
-      top[x] = FA_MINUS_INFINITY;
-      sum[x] = slope[x] = 0;
-      lo[x] = hi[x] = first[x] = diagonal[x] = 0;
-      if (x >= rows) continue;
-      const RowPlace row = place_of(p, task.head_k, task.row_begin + x);
-      const KeyInterval keys = key_interval(r.rule, row.i);
-      lo[x] = static_cast<int32_t>(keys.lo);
-      hi[x] = static_cast<int32_t>(keys.hi);
-      first[x] = static_cast<int32_t>(keys.first);
-      diagonal[x] = static_cast<int32_t>(clamp_to(row.i + r.rule.delta, -(1LL << 30), 1LL << 30));
-      if (p.alibi) slope[x] = p.alibi[r.index * p.alibi_batch_stride + row.head];
-    }
+    for (int64_t x = 0; x < padded_rows; ++x) top[x] = FA_MINUS_INFINITY, sum[x] = 0;
+    spans.read(p, r, task.head_k, task.row_begin, rows, padded_rows);
     __builtin_memset(o_t, 0, static_cast<size_t>(panels * o_stride) * 4);
     for (int64_t n = 0; n < panels; ++n) open_panel(n);
   }
@@ -96,21 +61,10 @@ struct PanelLoop {
   void open_panel(int64_t n) {
     const char* q_rows[kLanes] = {};
     const int64_t live = rows - n * kLanes < kLanes ? rows - n * kLanes : kLanes;
-    PanelReach& to = reach[n] = {INT64_MAX, 0, INT64_MAX, 0, INT64_MAX, 0};
+    reach[n] = spans.reach(n * kLanes, n * kLanes + live);
     for (int64_t l = 0; l < live; ++l) {
       const RowPlace row = place_of(p, task.head_k, task.row_begin + n * kLanes + l);
       q_rows[l] = p.q + query_offset(p.q_axes, r, row.i, row.head) * element_bytes(p.dtype);
-      const int64_t x = n * kLanes + l;
-      if (lo[x] == hi[x] && first[x] == 0) {
-        to.hi_min = to.first_min = 0;  // an empty row reaches nothing, and makes every block an edge
-        continue;
-      }
-      to.lo_min = lo[x] < to.lo_min ? lo[x] : to.lo_min;
-      to.lo_max = lo[x] > to.lo_max ? lo[x] : to.lo_max;
-      to.hi_min = hi[x] < to.hi_min ? hi[x] : to.hi_min;
-      to.hi_max = hi[x] > to.hi_max ? hi[x] : to.hi_max;
-      to.first_min = first[x] < to.first_min ? first[x] : to.first_min;
-      to.first_max = first[x] > to.first_max ? first[x] : to.first_max;
     }
     Products::pack_queries(p.dtype, q_rows, p.d, q_t + n * q_stride, kLanes);
   }
@@ -118,7 +72,7 @@ struct PanelLoop {
   // Raw scores become final ones where masks or bias want it; the row's maximum and sum move on.
   void settle(const PanelStep& at, float* step_scores, const Vec* raw_top, Softmax* to) {
     const int64_t row = at.n * kLanes, keys = at.end - at.begin;
-    const LaneRows lanes{lo + row, hi + row, first + row, diagonal + row, slope + row};
+    const LaneRows lanes = spans.lanes(row);
     const bool has_edge = !reach[at.n].covers(at.begin, at.end);
     Vec old_top[kVectors], new_top[kVectors];
     FA_UNROLL for (int v = 0; v < kVectors; ++v) old_top[v] = new_top[v] = load(top + row + v * kWidth);
@@ -179,32 +133,16 @@ struct PanelLoop {
     }
   }
 
-  // All keys that any row of the task sees, clipped to the split.
-  void key_hull(int64_t* begin, int64_t* end) {
-    *begin = INT64_MAX;
-    *end = 0;
-    for (int64_t n = 0; n < panels; ++n) {
-      if (reach[n].end() == 0) continue;
-      *begin = reach[n].begin() < *begin ? reach[n].begin() : *begin;
-      *end = reach[n].end() > *end ? reach[n].end() : *end;
-    }
-    *begin = *begin > task.key_begin ? *begin : task.key_begin;
-    *end = *end < task.key_end ? *end : task.key_end;
-  }
-
   void attend_all() {
     int64_t all_begin, all_end;
-    key_hull(&all_begin, &all_end);
+    key_hull(reach, panels, &all_begin, &all_end);
+    all_begin = all_begin > task.key_begin ? all_begin : task.key_begin;
+    all_end = all_end < task.key_end ? all_end : task.key_end;
     if (all_begin >= all_end) return;
     for (int64_t at = all_begin / p.block_keys * p.block_keys; at < all_end; at += p.block_keys) {
       const int64_t end = at + p.block_keys < all_end ? at + p.block_keys : all_end;
       PanelStep steps[kMaxPanels];
-      int count = 0;
-      for (int64_t n = 0; n < panels; ++n) {
-        if (!reach[n].meets(at, end)) continue;
-        const int64_t skip = reach[n].begin() > at ? (reach[n].begin() - at) / Products::kKeyStep * Products::kKeyStep : 0;
-        steps[count++] = {n, at + skip, reach[n].end() < end ? reach[n].end() : end};
-      }
+      const int count = meeting_panels(reach, panels, at, end, Products::kKeyStep, steps);
       if (count == 0) continue;
       const typename Products::Block block = Products::open_block(p, r, task.head_k, at, end - at, k_copy, v_copy);
       if constexpr (Products::kBuffers == 2)

@@ -109,6 +109,102 @@ struct PanelScratch {
   }
 };
 
+// ---- Backward ----
+
+// o and lse of the forward are read. Every gradient of q, k, v is there; those of bias, sink and slopes only if wanted.
+struct BackwardParams : ForwardParams {
+  const char* dout = nullptr;   // elements of o_dtype
+  const float* dlse = nullptr;  // nullable
+  Axes dout_axes, dlse_axes;
+
+  char *dq = nullptr, *dk = nullptr, *dv = nullptr;
+  DType dq_dtype = DType::none, dk_dtype = DType::none, dv_dtype = DType::none;
+  Axes dq_axes, dk_axes, dv_axes;
+  bool adds_dq = false, adds_dk = false, adds_dv = false;  // to what is there
+
+  float* dbias = nullptr;  // zero before the run; nullable
+  BiasAxes dbias_axes;
+
+  int64_t padded_d = 0, padded_d_v = 0;  // of the fp32 sums below
+};
+
+// The gradients that a range of one key head's stacked rows gives; rows as in ForwardTask. What other ranges add to as well goes to
+// sums of the range's own, which are merged in the order of the ranges.
+struct BackwardTask {
+  int64_t head_k = 0;  // whose keys
+  int64_t head = 0;    // what place_of stacks rows by: head_k, or with a group of 1 the query head
+  int64_t row_begin = 0, row_end = 0;
+  int64_t key_begin = 0, key_end = 0;  // clips the keys; multiples of block_keys, or s_k
+
+  float* dk = nullptr;         // [s_k][padded_d], not scaled; null: neither dq nor dk and dv are wanted
+  float* dv = nullptr;         // [s_k][padded_d_v]
+  int64_t* hull = nullptr;     // out, [2]: the keys that dk and dv are written for
+  double* sinks = nullptr;     // [group], added to: gradients of the sinks; nullable
+  double* slopes = nullptr;    // [group], added to: gradients of the slopes; nullable
+  float* by_key = nullptr;     // [group][s_k], added to: bias gradients summed over the range's rows; nullable
+  float* by_row = nullptr;     // [row_end - row_begin], added to: bias gradients summed over keys; nullable
+  bool adds_to_dbias = false;  // element by element: nobody else may do so meanwhile
+};
+
+// Sum the ranges' dk and dv for the keys [key_begin, key_end) and write them, scaled, in their dtypes.
+struct KeySumTask {
+  int64_t head_k = 0;
+  int64_t key_begin = 0, key_end = 0;
+  const float* dk = nullptr;  // of the first range
+  const float* dv = nullptr;
+  int64_t stride = 0;              // floats between ranges
+  const int64_t* hulls = nullptr;  // [ranges][2]
+  int ranges = 1;
+};
+
+// The operands of the backward kernel.
+struct GradientFormat {
+  int lanes = 0;         // query rows of a panel
+  bool is_dot2 = false;  // bf16 products on pairs
+  int pad = 1;           // head dims are padded to a multiple of this many elements
+};
+
+// Offsets, in bytes, of a thread's arrays in a backward run.
+struct GradientScratch {
+  int64_t q_t, dout_t, q_rows, dout_rows, dq_t;      // of a block of rows
+  int64_t k_copy, v_copy, k_pairs;                   // of a block of keys
+  int64_t weights, dscores;                          // of both, panel by panel
+  int64_t panel_scores, panel_dscores, panel_pairs;  // of one panel and a block of keys
+  int64_t extra, keep, slopes;                       // likewise
+  int64_t lines, stats, total;
+
+  GradientScratch(const GradientFormat& format, int64_t d, int64_t d_v, int64_t rows, int64_t keys) {
+    int64_t end = 0;
+    const auto book = [&end](int64_t bytes) {
+      const int64_t at = end;
+      end += round_up(bytes, 64);
+      return at;
+    };
+    const int64_t padded_d = round_up(d, format.pad), padded_d_v = round_up(d_v, format.pad);
+    const int64_t element = format.is_dot2 ? 2 : 4;
+    const int64_t panel = keys * format.lanes * 4;
+    q_t = book(rows * padded_d * element);
+    dout_t = book(rows * padded_d_v * element);
+    q_rows = book(rows * padded_d * element);
+    dout_rows = book(rows * padded_d_v * element);
+    dq_t = book(rows * padded_d * 4);
+    k_copy = book(keys * padded_d * element);
+    v_copy = book(keys * padded_d_v * element);
+    k_pairs = book(format.is_dot2 ? keys * padded_d * 2 : 0);
+    weights = book(rows * keys * element);
+    dscores = book(rows * keys * element);
+    panel_scores = book(format.is_dot2 ? panel : 0);
+    panel_dscores = book(format.is_dot2 ? panel : 0);
+    panel_pairs = book(format.is_dot2 ? panel / 2 : 0);
+    extra = book(panel);
+    keep = book(panel);
+    slopes = book(panel);
+    lines = book(16 * (padded_d > padded_d_v ? padded_d : padded_d_v) * 4);
+    stats = book(rows * 8 * 4);
+    total = end;
+  }
+};
+
 // One instruction set's entry points. `scratch` is 64-byte aligned and holds scratch_bytes; contents are undefined on entry and
 // exit.
 struct KernelTable {
@@ -120,6 +216,10 @@ struct KernelTable {
   void (*forward_rows)(const ForwardParams& params, const Request& request, const ForwardTask& task, char* scratch);
   void (*merge)(const ForwardParams& params, const Request& request, const MergeTask& task);
   int64_t (*row_scratch_bytes)(int64_t d, int64_t d_v);
+  GradientFormat gradients_f32;   // for f32 inputs, and 16-bit ones that are widened
+  GradientFormat gradients_bf16;  // where q, k, v, o are all bf16
+  void (*backward)(const BackwardParams& params, const Request& request, const BackwardTask& task, char* scratch);
+  void (*sum_keys)(const BackwardParams& params, const Request& request, const KeySumTask& task);
 };
 
 }  // namespace flash_attn::cpu

@@ -1,0 +1,117 @@
+// Row ranges of a backward run. Ranges make enough tasks for every thread where heads are few; each costs memory in proportion to
+// the keys, so there are no more than that.
+
+#include "cpu/gradient_schedule.h"
+
+#include <algorithm>
+#include <cmath>
+
+namespace flash_attn::cpu {
+namespace {
+
+constexpr int64_t kWantedTasks = 64;  // ranges until the call has this many tasks ...
+constexpr int64_t kMostRanges = 16;   // ... but no more of a key head than this
+constexpr int64_t kWantedBlocks = 16;
+constexpr int64_t kMostBlockRows = 256;
+constexpr int64_t kBlockKeys = 128;
+
+// More than any memory, and far from overflow in what is computed from it: a plan that asks for so much can never run.
+constexpr int64_t kBeyondMemory = int64_t{1} << 50;
+
+int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
+
+int64_t bounded_product(int64_t a, int64_t b) {
+  int64_t product = 0;
+  return __builtin_mul_overflow(a, b, &product) ? kBeyondMemory : std::min(product, kBeyondMemory);
+}
+
+// All requests have the same lengths, those of the tensors.
+bool is_uniform(const Problem& p) {
+  const uint32_t varying = FA_INPUT_SEQUSED_Q | FA_INPUT_SEQUSED_K | FA_INPUT_LEFTPAD_K;
+  return !p.packed_q && !p.packed_k && (p.inputs & varying) == 0;
+}
+
+GradientTiling tiling_for(const Problem& problem, const KernelTable& table, int threads, int64_t block_rows) {
+  GradientTiling tiling;
+  const bool all_bf16 = problem.dtype == DType::bf16 && problem.o_dtype == DType::bf16;
+  tiling.format = all_bf16 ? table.gradients_bf16 : table.gradients_f32;
+  tiling.padded_d = round_up(problem.d, tiling.format.pad);
+  tiling.padded_d_v = round_up(problem.d_v, tiling.format.pad);
+  tiling.block_rows = static_cast<int>(std::max<int64_t>(block_rows / tiling.format.lanes, 1) * tiling.format.lanes);
+  tiling.block_keys = kBlockKeys;
+  tiling.threads = threads;
+  const GradientScratch scratch(tiling.format, problem.d, problem.d_v, tiling.block_rows, tiling.block_keys);
+  tiling.kernel_scratch_bytes = scratch.total;
+  const int64_t sums = bounded_product(problem.max_s_k, 4 * (tiling.padded_d + tiling.padded_d_v));
+  tiling.thread_scratch_bytes = round_up(scratch.total + sums, 64);
+  return tiling;
+}
+
+}  // namespace
+
+GradientTiling choose_gradient_tiling(const Problem& problem, const KernelTable& table, int threads) {
+  // A block's operands, and the weights of a block of keys, stay in a core's second cache.
+  constexpr int64_t kOperandFloats = 32 * 1024;
+  const int64_t lanes = table.gradients_f32.lanes;
+  const int64_t longest = std::min(kMostBlockRows, kOperandFloats / (problem.d + problem.d_v));
+  int64_t rows = std::max(longest, 2 * lanes);
+  // Short calls take shorter blocks, to have several for each thread; but a block must not depend on a request's neighbours.
+  const int64_t all_rows = bounded_product(problem.total_q, problem.h_q);
+  if (!problem.has_flag(FA_FLAG_BATCH_INVARIANT))
+    rows = std::min(rows, std::max(round_up(ceil_div(std::max<int64_t>(all_rows, 1), kWantedBlocks), lanes), 2 * lanes));
+  return tiling_for(problem, table, threads, rows);
+}
+
+GradientTiling largest_gradient_tiling(const Problem& maxima, const KernelTable& table, int threads) {
+  return tiling_for(maxima, table, threads, kMostBlockRows);
+}
+
+double gradient_work(const Problem& problem, const GradientTiling& tiling, int64_t s_q, int64_t s_k) {
+  const int64_t blocks = ceil_div(s_q * problem.group, tiling.block_rows);
+  return static_cast<double>(problem.h_k) * static_cast<double>(blocks) * static_cast<double>(std::max<int64_t>(s_k, 1));
+}
+
+GradientSchedule schedule_gradients(const Problem& problem, const GradientTiling& tiling, int64_t s_q, int64_t s_k,
+                                    double all_work) {
+  GradientSchedule schedule;
+  schedule.rows = s_q * problem.group;
+  const int64_t blocks = ceil_div(schedule.rows, tiling.block_rows);
+  schedule.range_rows = schedule.rows;
+  const double own = gradient_work(problem, tiling, s_q, s_k);
+  const double all = problem.has_flag(FA_FLAG_BATCH_INVARIANT) ? own : all_work;
+  if (blocks <= 1 || !(all > 0)) return schedule;
+  const double share = own / static_cast<double>(problem.h_k) / all;
+  const int64_t wanted = static_cast<int64_t>(std::ceil(share * static_cast<double>(kWantedTasks) - 1e-6));
+  const int64_t ranges = std::max<int64_t>(std::min({wanted, kMostRanges, blocks}), 1);
+  schedule.range_rows = ceil_div(blocks, ranges) * tiling.block_rows;
+  schedule.ranges = ceil_div(schedule.rows, schedule.range_rows);
+  return schedule;
+}
+
+GradientBound gradient_bound(const Problem& problem, const GradientTiling& tiling, bool for_smaller) {
+  GradientBound bound;
+  if (is_uniform(problem) && !for_smaller) {
+    const double all_work = static_cast<double>(problem.b) * gradient_work(problem, tiling, problem.max_s_q, problem.max_s_k);
+    const GradientSchedule schedule = schedule_gradients(problem, tiling, problem.max_s_q, problem.max_s_k, all_work);
+    bound.ranges = bounded_product(problem.b, schedule.tasks(problem.h_k));
+    bound.range_keys = bounded_product(bound.ranges, problem.max_s_k);
+    bound.sum_floats = schedule.ranges > 1 ? bounded_product(bound.ranges, tiling.sum_floats(problem.max_s_k)) : 0;
+    return bound;
+  }
+  const int64_t heads = bounded_product(problem.b, problem.h_k);
+  const int64_t all_keys = problem.packed_k ? problem.k_rows : bounded_product(problem.b, problem.max_s_k);
+  int64_t split_keys = bounded_product(kMostRanges * problem.h_k, all_keys);  // keys times ranges, where there are several
+  if (problem.has_flag(FA_FLAG_BATCH_INVARIANT)) {
+    bound.ranges = bounded_product(problem.b, std::min(kMostRanges * problem.h_k, kWantedTasks + problem.h_k));
+    split_keys = std::min(split_keys, bounded_product(kWantedTasks + problem.h_k, all_keys));
+  } else {
+    // A share of x tasks becomes less than x + 1 ranges; where there are two or more, less than 2 x.
+    bound.ranges = heads + kWantedTasks;
+    split_keys = std::min(split_keys, bounded_product(2 * kWantedTasks, problem.max_s_k));
+  }
+  bound.range_keys = split_keys + bounded_product(problem.h_k, all_keys);
+  bound.sum_floats = bounded_product(split_keys, tiling.padded_d + tiling.padded_d_v);
+  return bound;
+}
+
+}  // namespace flash_attn::cpu
