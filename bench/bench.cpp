@@ -5,7 +5,7 @@
 #include "bench/ceilings.h"
 #include "bench/report.h"
 #include "tests/cases.h"
-#include "tests/support/problem_builder.h"
+#include "tests/support/backward_problem.h"
 #include "tools/flash-attn/engine.h"
 #include "tools/flash-attn/errors.h"
 #include "tools/flash-attn/files.h"
@@ -26,8 +26,10 @@ using tool::UsageError;
 
 std::vector<const test::CaseSpec*> select_cases(const BenchOptions& options) {
   std::vector<const test::CaseSpec*> cases;
-  for (const test::CaseSpec& spec : test::all_cases()) {
-    if ((spec.labels & test::kBench) != 0 && spec.name.find(options.filter) != std::string::npos) cases.push_back(&spec);
+  for (const std::vector<test::CaseSpec>* table : {&test::all_cases(), &test::backward_cases()}) {
+    for (const test::CaseSpec& spec : *table) {
+      if ((spec.labels & test::kBench) != 0 && spec.name.find(options.filter) != std::string::npos) cases.push_back(&spec);
+    }
   }
   if (cases.empty()) throw UsageError("--filter is '" + options.filter + "' but no bench case has that in its name (see --list)");
   return cases;
@@ -143,17 +145,28 @@ class Bench {
     const fa_dtype type = tool::dtype_from_name(dtype);
     const auto served = test::dtype_list(spec.dtypes);
     if (std::find(served.begin(), served.end(), type) == served.end()) return;
-    test::TestProblem problem(spec, type, 1, test::GuardedBuffer::Edge::begin);
+    constexpr auto kEdge = test::GuardedBuffer::Edge::begin;
+    if (spec.direction == FA_FORWARD) {
+      const test::TestProblem problem(spec, type, 1, kEdge);
+      time_problem(spec, type, problem.desc(), problem.args(), progress);
+    } else {
+      const test::BackwardProblem problem(spec, type, 1, kEdge, test::ForwardBy::library);
+      time_problem(spec, type, problem.desc(), problem.args(), progress);
+    }
+  }
+
+  void time_problem(const test::CaseSpec& spec, fa_dtype type, const fa_attention_desc& problem, const fa_attention_args& args,
+                    const Progress& progress) {
     for (const std::string& isa : isas_) {
       for (size_t i = 0; i < threads_.size(); ++i) {
-        fa_attention_desc desc = problem.desc();
+        fa_attention_desc desc = problem;
         desc.isa = isa.c_str();
         desc.num_threads = threads_[i];
         tool::check_status(fa_set_num_threads(threads_[i]));
         const tool::Attention attention(desc);
-        const tool::Timing timing = tool::time_call([&] { attention.run(problem.args()); }, options_.seconds);
+        const tool::Timing timing = tool::time_call([&] { attention.run(args); }, options_.seconds);
         Measurement result{.name = spec.name,
-                           .dtype = dtype,
+                           .dtype = tool::dtype_to_name(type),
                            .isa = isa,
                            .kernel = attention.kernel(),
                            .threads = threads_[i],

@@ -22,6 +22,10 @@ class ErrorsTest(program.ProgramTest):
     def run_with(self, *options, q="q.npy", k="k.npy", v="v.npy"):
         return ["run", "--q", q, "--k", k, "--v", v, "--out", "o.npy", "--lse", "l.npy", *options]
 
+    def run_backward(self, *options):
+        return ["run", "--q", "q.npy", "--k", "k.npy", "--v", "v.npy", "--dout", "q.npy", "--dq", "dq.npy", "--dk", "dk.npy", "--dv",
+                "dv.npy", *options]
+
     def test_usage(self):
         cases = [
             ([], "subcommand"),
@@ -51,6 +55,16 @@ class ErrorsTest(program.ProgramTest):
             (self.run_with("--tree-size", "i1.npy"), "--tree-size needs --tree-mask"),
             (self.run_with("--block-table", "table.npy", "--cu-seqlens-k", "cu.npy"), "--block-table and --cu-seqlens-k"),
             (self.run_with("--lse", "o.npy")[:9] + ["--lse", "o.npy"], "--out and --lse name the same file"),
+            (self.run_with("--dout", "q.npy"), "--dout needs --dq"),
+            (self.run_with("--dout", "q.npy", "--dq", "dq.npy", "--dk", "dk.npy"), "--dout needs --dv"),
+            (self.run_with("--dq", "dq.npy"), "--dq needs --dout"),
+            (self.run_with("--dlse", "l0.npy"), "--dlse needs --dout"),
+            (self.run_backward("--dsink", "ds.npy"), "--dsink needs --sink"),
+            (self.run_backward("--dbias", "db.npy"), "--dbias needs --bias"),
+            (self.run_backward("--dslopes", "da.npy"), "--dslopes needs --alibi"),
+            (self.run_backward("--block-table", "table.npy"), "--dout and --block-table cannot be given together"),
+            (self.run_backward("--cache-batch-idx", "i1.npy"), "--dout and --cache-batch-idx cannot be given together"),
+            (self.run_backward("--lse", "dk.npy"), "--lse and --dk name the same file, dk.npy"),
             (self.run_with(q="pq.npy"), "--q is packed .* needs --cu-seqlens-q"),
             (self.run_with("--cu-seqlens-q", "cu.npy", q="pq.npy", k="pk.npy", v="pk.npy"), "needs --cu-seqlens-k"),
             (self.run_with("--cu-seqlens-q", "cu.npy"), "--cu-seqlens-q is for packed"),

@@ -6,6 +6,8 @@
 
 #include <algorithm>
 #include <cmath>
+#include <cstdio>
+#include <cstdlib>
 #include <cstring>
 
 namespace flash_attn::test {
@@ -45,11 +47,11 @@ std::vector<int64_t> element_offsets(const fa_tensor_desc& tensor) {
   return offsets;
 }
 
-BackwardProblem::BackwardProblem(const CaseSpec& spec, fa_dtype dtype, uint64_t seed, Edge edge)
+BackwardProblem::BackwardProblem(const CaseSpec& spec, fa_dtype dtype, uint64_t seed, Edge edge, ForwardBy forward_by)
     : forward_(spec, dtype, seed, edge), desc_(forward_.desc()), args_(forward_.args()) {
   desc_.direction = FA_BACKWARD;
   Random random(seed ^ 0xBAC4BAC4BAC4ull);
-  make_forward_results(edge);
+  make_forward_results(edge, forward_by);
   make_incoming(&random, edge);
   make_outputs(&random, edge);
   for (GuardedBuffer& buffer : inputs_) buffer.make_read_only();
@@ -62,24 +64,38 @@ GuardedBuffer& BackwardProblem::new_input(fa_dtype dtype, int64_t elements, Edge
   return inputs_.back();
 }
 
-// o and lse as an exact forward would leave them: of live rows, rounded to their types.
-void BackwardProblem::make_forward_results(Edge edge) {
+// o and lse of live rows; the rest stays poisoned.
+void BackwardProblem::make_forward_results(Edge edge, ForwardBy by) {
+  const auto o_elements = static_cast<int64_t>(forward_.o_buffer().bytes() / bytes_of(desc_.o.dtype));
+  args_.o = new_input(desc_.o.dtype, o_elements, edge).data();
+  args_.lse = new_input(FA_DTYPE_F32, static_cast<int64_t>(forward_.lse_buffer().bytes() / 4), edge).as<float>();
+  if (by == ForwardBy::oracle) {
+    ask_oracle();
+  } else {
+    ask_library();
+  }
+}
+
+void BackwardProblem::ask_oracle() {
   const oracle::View view(forward_.desc(), forward_.args());
   const oracle::Result result = oracle::forward(view, oracle::Model::exact, oracle::all_rows(view));
-  const auto o_elements = static_cast<int64_t>(forward_.o_buffer().bytes() / bytes_of(desc_.o.dtype));
-  GuardedBuffer& o = new_input(desc_.o.dtype, o_elements, edge);
-  GuardedBuffer& lse = new_input(FA_DTYPE_F32, static_cast<int64_t>(forward_.lse_buffer().bytes() / 4), edge);
   for (size_t n = 0; n < result.rows.size(); ++n) {
     const oracle::RowId& row = result.rows[n];
     const int64_t at = view.o_offset(row.request, row.head, row.i);
     for (int64_t c = 0; c < view.d_v(); ++c) {
       const double value = result.o[n * static_cast<size_t>(view.d_v()) + static_cast<size_t>(c)];
-      oracle::store_value(o.data(), desc_.o.dtype, at + c, static_cast<float>(value));
+      oracle::store_value(args_.o, desc_.o.dtype, at + c, static_cast<float>(value));
     }
-    lse.as<float>()[view.lse_offset(row.request, row.head, row.i)] = static_cast<float>(result.lse[n]);
+    args_.lse[view.lse_offset(row.request, row.head, row.i)] = static_cast<float>(result.lse[n]);
   }
-  args_.o = o.data();
-  args_.lse = lse.as<float>();
+}
+
+void BackwardProblem::ask_library() {
+  fa_attention_desc desc = forward_.desc();
+  desc.flags = 0;
+  if (fa_attention(&desc, &args_, nullptr) == FA_STATUS_OK) return;
+  std::fprintf(stderr, "the forward before a backward failed: %s\n", fa_last_error());
+  std::exit(1);
 }
 
 void BackwardProblem::make_incoming(Random* random, Edge edge) {

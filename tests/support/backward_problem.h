@@ -1,6 +1,6 @@
-// A backward case made runnable: the forward problem's inputs, the o and lse that an exact forward gives, incoming gradients, and
-// buffers for the outgoing ones. What lies outside the lengths of an input is poisoned; what is no element of an output must stay
-// as it was. Uses the public header only.
+// A backward case made runnable: the forward problem's inputs, the o and lse that a forward gives, incoming gradients, and buffers
+// for the outgoing ones. What lies outside the lengths of an input is poisoned; what is no element of an output must stay as it
+// was. Uses the public header only.
 #pragma once
 
 #include "tests/oracle/backward_f64.h"
@@ -23,10 +23,17 @@ struct GradientValues {
   std::vector<float> of[kGradients];
 };
 
+// Where o and lse come from.
+enum class ForwardBy {
+  oracle,  // the exact ones, rounded to their types
+  library  // on a CPU; for problems too large for the oracle
+};
+
 class BackwardProblem {
  public:
   // A case with direction FA_BACKWARD.
-  BackwardProblem(const CaseSpec& spec, fa_dtype dtype, uint64_t seed, GuardedBuffer::Edge edge = GuardedBuffer::Edge::end);
+  BackwardProblem(const CaseSpec& spec, fa_dtype dtype, uint64_t seed, GuardedBuffer::Edge edge = GuardedBuffer::Edge::end,
+                  ForwardBy forward_by = ForwardBy::oracle);
 
   const CaseSpec& spec() const { return forward_.spec(); }
   fa_dtype dtype() const { return forward_.dtype(); }
@@ -61,7 +68,9 @@ class BackwardProblem {
   };
 
   GuardedBuffer& new_input(fa_dtype dtype, int64_t elements, GuardedBuffer::Edge edge);
-  void make_forward_results(GuardedBuffer::Edge edge);
+  void make_forward_results(GuardedBuffer::Edge edge, ForwardBy by);
+  void ask_oracle();
+  void ask_library();
   void make_incoming(Random* random, GuardedBuffer::Edge edge);
   void make_outputs(Random* random, GuardedBuffer::Edge edge);
   void make_output(GradientId id, const fa_tensor_desc& desc, int64_t elements, Random* random, GuardedBuffer::Edge edge);

@@ -3,6 +3,7 @@
 #include "commands.h"
 #include "engine.h"
 #include "errors.h"
+#include "tests/support/backward_check.h"
 #include "tests/support/reference.h"
 #include "tests/support/runner.h"
 #include "timing.h"
@@ -41,6 +42,13 @@ class SelfTest {
         if (is_wanted(dtype)) run_case(spec, dtype);
       }
     }
+    for (const test::CaseSpec& spec : test::backward_cases()) {
+      if ((spec.labels & test::kTest) == 0 || spec.name.find(options_.filter) == std::string::npos) continue;
+      ++cases_;
+      for (const fa_dtype dtype : test::dtype_list(spec.dtypes)) {
+        if (is_wanted(dtype)) run_backward_case(spec, dtype);
+      }
+    }
     if (is_terminal_) std::fprintf(stderr, "\r\033[K");
     if (cases_ == 0) throw UsageError("--filter is '" + options_.filter + "' but no case has that in its name");
     finish();
@@ -52,8 +60,37 @@ class SelfTest {
     return dtypes.empty() || std::find(dtypes.begin(), dtypes.end(), dtype_to_name(dtype)) != dtypes.end();
   }
 
+  void show(const test::CaseSpec& spec, fa_dtype dtype) const {
+    if (!is_terminal_) return;
+    const char* const direction = spec.direction == FA_BACKWARD ? "backward of " : "";
+    std::fprintf(stderr, "\r\033[K%d runs, now %s%s %s", runs_, direction, spec.name.c_str(), dtype_to_name(dtype));
+  }
+
+  void run_backward_case(const test::CaseSpec& spec, fa_dtype dtype) {
+    show(spec, dtype);
+    test::BackwardProblem problem(spec, dtype, kSeed);
+    const test::BackwardReference reference = test::make_pooled_reference(problem, kSeed);
+    for (const std::string& isa : isa_names()) {
+      const auto& isas = options_.isas;
+      if (!isas.empty() && std::find(isas.begin(), isas.end(), isa) == isas.end()) continue;
+      const double begin = seconds_now();
+      const test::BackwardRun result = test::run_backward(&problem, {"", isa});
+      Tally& tally = tallies_["cpu/backward/" + isa];
+      tally.seconds += seconds_now() - begin;
+      ++runs_;
+      std::string fault;
+      if (result.status == FA_STATUS_UNSUPPORTED) {
+        ++tally.refused;
+      } else {
+        fault = result.ok() ? test::compare_gradients(problem, reference, result.gradients) : result.text();
+        ++(fault.empty() ? tally.right : tally.wrong);
+      }
+      report(spec, dtype, {"backward", isa}, result.message, fault);
+    }
+  }
+
   void run_case(const test::CaseSpec& spec, fa_dtype dtype) {
-    if (is_terminal_) std::fprintf(stderr, "\r\033[K%d runs, now %s %s", runs_, spec.name.c_str(), dtype_to_name(dtype));
+    show(spec, dtype);
     test::TestProblem problem(spec, dtype, kSeed);
     const test::Reference reference = test::make_reference(problem, kSampledRows);
     for (const test::Choice& choice : choices_) {
@@ -69,17 +106,16 @@ class SelfTest {
         fault = result.ok() ? test::compare(problem, reference, result.outputs) : result.text();
         ++(fault.empty() ? tally.right : tally.wrong);
       }
-      report(spec, dtype, choice, result, fault);
+      report(spec, dtype, choice, result.message, fault);
     }
   }
 
-  void report(const test::CaseSpec& spec, fa_dtype dtype, const test::Choice& choice, const test::RunResult& result,
+  // `refusal` says why the kernel does not serve the case; empty if it ran.
+  void report(const test::CaseSpec& spec, fa_dtype dtype, const test::Choice& choice, const std::string& refusal,
               const std::string& fault) const {
     if (fault.empty() && !options_.is_verbose) return;
     if (is_terminal_) std::fprintf(stderr, "\r\033[K");
-    const std::string verdict = !fault.empty()                  ? "WRONG: " + fault
-                                : result.status == FA_STATUS_OK ? std::string("ok")
-                                                                : "not served: " + result.message;
+    const std::string verdict = !fault.empty() ? "WRONG: " + fault : (refusal.empty() ? "ok" : "not served: " + refusal);
     std::printf("%-32s %-4s %-24s %s\n", spec.name.c_str(), dtype_to_name(dtype), choice.text().c_str(), verdict.c_str());
     std::fflush(stdout);
   }

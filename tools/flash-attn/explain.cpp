@@ -2,7 +2,7 @@
 #include "commands.h"
 #include "engine.h"
 #include "errors.h"
-#include "tests/support/problem_builder.h"
+#include "tests/support/backward_problem.h"
 
 #include <cstdio>
 
@@ -34,14 +34,28 @@ fa_attention_desc describe_shape(const ExplainOptions& options) {
     desc.block_table = dense_tensor(FA_DTYPE_I32, {options.batch, pages});
     desc.max_s_k = s_k;
   }
+  if (options.is_backward) {
+    desc.direction = FA_BACKWARD;
+    desc.lse = dense_tensor(FA_DTYPE_F32, {options.batch, options.heads, options.s_q});
+    desc.dout = desc.o;
+    desc.dq = desc.q;
+    desc.dk = desc.k;
+    desc.dv = desc.v;
+  }
   return desc;
 }
 
-const test::CaseSpec& find_case(const std::string& name) {
-  for (const test::CaseSpec& spec : test::all_cases()) {
+const test::CaseSpec& find_case(const std::string& name, bool is_backward) {
+  for (const test::CaseSpec& spec : is_backward ? test::backward_cases() : test::all_cases()) {
     if (spec.name == name) return spec;
   }
-  throw UsageError("--case is '" + name + "' but no case has that name (see flash-attn bench --list)");
+  throw UsageError("--case is '" + name + "' but no " + (is_backward ? "backward " : "") +
+                   "case has that name (see flash-attn bench --list)");
+}
+
+fa_attention_desc describe_case(const test::CaseSpec& spec, fa_dtype dtype) {
+  if (spec.direction == FA_FORWARD) return test::TestProblem(spec, dtype, 1).desc();
+  return test::BackwardProblem(spec, dtype, 1, test::GuardedBuffer::Edge::end, test::ForwardBy::library).desc();
 }
 
 }  // namespace
@@ -49,10 +63,9 @@ const test::CaseSpec& find_case(const std::string& name) {
 void print_explanation(const ExplainOptions& options) {
   check_usage(options.run);
   if (!options.case_name.empty()) {
-    const test::CaseSpec& spec = find_case(options.case_name);
+    const test::CaseSpec& spec = find_case(options.case_name, options.is_backward);
     const fa_dtype dtype = options.run.dtype.empty() ? FA_DTYPE_F32 : dtype_from_name(options.run.dtype);
-    const test::TestProblem problem(spec, dtype, 1);
-    fa_attention_desc desc = problem.desc();
+    fa_attention_desc desc = describe_case(spec, dtype);
     if (!options.run.isa.empty()) desc.isa = options.run.isa.c_str();
     if (!options.run.kernel.empty()) desc.kernel = options.run.kernel.c_str();
     std::printf("%s\n%s\n", test::to_text(spec).c_str(), explain_text(desc).c_str());

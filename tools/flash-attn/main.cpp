@@ -49,7 +49,7 @@ void add_run(CLI::App* app, RunOptions* run) {
   file("--q", run->q, "queries [b, s_q, h_q, d], or packed [total_q, h_q, d]")->required();
   file("--k", run->k, "keys [b, s_k, h_k, d], packed, or pages [pages, page_size, h_k, d]")->required();
   file("--v", run->v, "values, as the keys with last dimension d_v")->required();
-  file("--out", run->out, "where to write the result, float32 .npy")->required();
+  file("--out", run->out, "where to write the result, float32 .npy; needed unless --dout is given");
   file("--lse", run->lse, "where to write the log-sum-exp of the scores, float32 .npy");
   add_problem_options(app, run);
   file("--alibi", run->alibi, "slopes [h_q] or [b, h_q]");
@@ -65,6 +65,14 @@ void add_run(CLI::App* app, RunOptions* run) {
   file("--leftpad-k", run->leftpad_k, "int32 [b]: key rows to skip at the front");
   file("--block-table", run->block_table, "int32 [b, max_pages]: pages of each request");
   file("--cache-batch-idx", run->cache_batch_idx, "int32 [b]: row of k and v that a request uses");
+  file("--dout", run->dout, "gradient of the result, shaped as it: run the backward too");
+  file("--dq", run->dq, "where to write the gradient of q; likewise --dk, --dv");
+  file("--dk", run->dk, "the gradient of k");
+  file("--dv", run->dv, "the gradient of v");
+  file("--dlse", run->dlse, "gradient of the log-sum-exp, to be taken into account");
+  file("--dbias", run->dbias, "where to write the gradient of the bias");
+  file("--dsink", run->dsink, "the gradient of the sink");
+  file("--dslopes", run->dslopes, "the gradient of the ALiBi slopes");
   // CLI11 would wrap a negative number round.
   const auto not_negative = [](const std::string& text) {
     return text.starts_with('-') ? text + " must be 0 or more" : std::string();
@@ -83,6 +91,7 @@ void add_explain(CLI::App* app, ExplainOptions* explain) {
   app->add_option("--kv-heads", explain->kv_heads, "key heads; default: as many as query heads");
   app->add_option("--dim", explain->dim, "head dimension")->capture_default_str();
   app->add_option("--dim-v", explain->dim_v, "head dimension of v; default: that of q");
+  app->add_flag("--backward", explain->is_backward, "the gradients' problem; with --case, a backward case");
   app->add_option("--page-size", explain->page_size, "paged keys, with this many rows a page");
   add_problem_options(app, &explain->run);
 }

@@ -1,11 +1,11 @@
-// Reads the arrays that the options name, describes the problem, runs it, writes the results. What the arrays must look like is the
-// library's to judge; this file only converts element types and derives the extents that a description carries beside the tensors.
+// Reads the arrays that the options name and describes the problem. What the arrays must look like is the library's to judge; this
+// file only converts element types and derives the extents that a description carries beside the tensors.
 #include "run.h"
 
-#include "engine.h"
 #include "errors.h"
 #include "files.h"
-#include "npy.h"
+#include "run_gradients.h"
+#include "run_job.h"
 
 #include <algorithm>
 #include <limits>
@@ -13,25 +13,6 @@
 
 namespace flash_attn::tool {
 namespace {
-
-// A problem with the arrays it points to.
-struct Job {
-  fa_attention_desc desc = new_desc();
-  fa_attention_args args = new_args();
-  std::vector<std::unique_ptr<Array>> arrays;
-
-  const Array& keep(Array array) {
-    arrays.push_back(std::make_unique<Array>(std::move(array)));
-    return *arrays.back();
-  }
-};
-
-fa_tensor_desc describe(const Array& array, const char* argument) {
-  if (array.rank() < 1 || array.rank() > FA_MAX_RANK) {
-    throw FileError(std::string(argument) + " has shape " + shape_text(array.shape()) + " but must have 1 to 4 dimensions");
-  }
-  return dense_tensor(dtype_of(array.element()), array.shape());
-}
 
 void load_qkv(const RunOptions& options, Job* job) {
   const Array q = load_array(options.q);
@@ -163,12 +144,6 @@ void load_scores_inputs(const RunOptions& options, Job* job) {
   }
 }
 
-// Outputs start as the result of a row without keys, because rows beyond a request's length are not written.
-Array& make_output(std::vector<int64_t> shape, Element element, Job* job) {
-  job->arrays.push_back(std::make_unique<Array>(element, std::move(shape)));
-  return *job->arrays.back();
-}
-
 std::vector<int64_t> output_shape(const fa_attention_desc& desc) {
   std::vector<int64_t> shape(desc.q.shape, desc.q.shape + desc.q.rank);
   if (desc.v.rank > 0) shape.back() = desc.v.shape[desc.v.rank - 1];
@@ -182,47 +157,23 @@ std::vector<int64_t> lse_shape(const fa_attention_desc& desc) {
                   " but must be [b, s_q, h_q, d], or [total_q, h_q, d] with --cu-seqlens-q");
 }
 
-// The pointer that an argument gets on the GPU: that of the array it points to.
-template <typename T>
-void move(const std::vector<std::pair<const Array*, void*>>& copies, T** pointer) {
-  for (const auto& [array, device] : copies)
-    if (reinterpret_cast<const void*>(*pointer) == array->data()) *pointer = static_cast<T*>(device);
-}
-
-void run_on_gpu(Job* job) {
-  Gpu gpu(job->desc.device_index);
-  check_status(fa_supports(&job->desc));
-  std::vector<std::pair<const Array*, void*>> copies;
-  for (const auto& array : job->arrays) copies.emplace_back(array.get(), gpu.copy_in(array->data(), array->bytes()));
-  fa_attention_args args = job->args;
-  for (const void** pointer : {&args.q, &args.k, &args.v, &args.bias}) move(copies, pointer);
-  for (const int32_t** pointer : {&args.cu_seqlens_q, &args.cu_seqlens_k, &args.seqused_q, &args.seqused_k, &args.leftpad_k,
-                                  &args.cache_batch_idx, &args.block_table, &args.tree_sizes})
-    move(copies, pointer);
-  for (const float** pointer : {&args.alibi, &args.sink}) move(copies, pointer);
-  move(copies, &args.mask);
-  move(copies, &args.tree_mask);
-  move(copies, &args.o);
-  move(copies, &args.lse);
-  const Attention attention(job->desc, &gpu);
-  attention.run(args);
-  for (const auto& array : job->arrays) {
-    if (array->data() == job->args.o) gpu.copy_out(array->data(), args.o, array->bytes());
-    if (array->data() == reinterpret_cast<std::byte*>(job->args.lse)) gpu.copy_out(array->data(), args.lse, array->bytes());
-  }
-}
-
-void run_job(Job* job) {
-  if (job->desc.device_type != FA_DEVICE_CPU) return run_on_gpu(job);
-  check_status(fa_supports(&job->desc));
-  const Attention attention(job->desc);
-  attention.run(job->args);
+// Rows beyond a request's length are not written and keep the result of a row without keys.
+void make_outputs(const RunOptions& options, Job* job) {
+  Array& o = job->make_output(output_shape(job->desc), element_of(job->desc.q.dtype), options.out);
+  job->desc.o = describe(o, "the output");
+  job->args.o = o.data();
+  if (options.lse.empty() && options.dout.empty()) return;
+  Array& lse = job->make_output(lse_shape(job->desc), Element::f32, options.lse);
+  std::fill(lse.as<float>().begin(), lse.as<float>().end(), -std::numeric_limits<float>::infinity());
+  job->desc.lse = describe(lse, "the log-sum-exp");
+  job->args.lse = lse.as<float>().data();
 }
 
 }  // namespace
 
 void run_files(const RunOptions& options) {
   check_usage(options);
+  if (options.out.empty() && options.dout.empty()) throw UsageError("--out is missing; only with --dout it may be");
   Job job;
   apply_options(options, &job.desc);
   load_qkv(options, &job);
@@ -233,23 +184,11 @@ void run_files(const RunOptions& options) {
   job.args.dropout_seed = options.seed.value_or(0);
   job.args.dropout_offset = options.offset.value_or(0);
 
-  Array& o = make_output(output_shape(job.desc), element_of(job.desc.q.dtype), &job);
-  job.desc.o = describe(o, "the output");
-  job.args.o = o.data();
-  Array* lse = nullptr;
-  if (!options.lse.empty()) {
-    lse = &make_output(lse_shape(job.desc), Element::f32, &job);
-    std::fill(lse->as<float>().begin(), lse->as<float>().end(), -std::numeric_limits<float>::infinity());
-    job.desc.lse = describe(*lse, "the log-sum-exp");
-    job.args.lse = lse->as<float>().data();
-  }
+  make_outputs(options, &job);
+  if (!options.dout.empty()) add_backward(options, &job);
   if (options.threads) check_status(fa_set_num_threads(static_cast<int32_t>(*options.threads)));
   run_job(&job);
-
-  std::vector<std::pair<std::string, std::vector<std::byte>>> results;
-  results.emplace_back(options.out, format_npy(to_float(o, Element::f32, "the output")));
-  if (lse != nullptr) results.emplace_back(options.lse, format_npy(*lse));
-  write_files(results);
+  write_results(job);
 }
 
 }  // namespace flash_attn::tool

@@ -6,11 +6,14 @@
 #include <cstdint>
 #include <optional>
 #include <string>
+#include <utility>
+#include <vector>
 
 namespace flash_attn::tool {
 
 struct RunOptions {
   std::string q, k, v, out, lse;
+  std::string dout, dq, dk, dv, dlse, dbias, dsink, dslopes;  // backward, if dout is given
   std::string dtype, device = "cpu", window;
   bool is_causal = false, is_causal_top_left = false, is_deterministic = false;
   std::optional<int64_t> diagonal_offset;
@@ -24,6 +27,9 @@ struct RunOptions {
 
 // Throws UsageError if the options contradict each other or are out of range; reads no file.
 void check_usage(const RunOptions& options);
+
+// The output files that the options name, by option.
+std::vector<std::pair<const char*, std::string>> output_files(const RunOptions& options);
 
 // Options that need no file: mask kind, diagonal, window, scale, dropout, splits, isa, kernel. `options` must outlive the desc,
 // which borrows its names.

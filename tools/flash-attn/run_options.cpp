@@ -47,6 +47,31 @@ void require_pair(const std::string& first, const char* first_name, const std::s
   if (!first.empty() && second.empty()) throw UsageError(std::string(first_name) + " needs " + second_name);
 }
 
+// A backward needs the forward's inputs, all its files, and keys of its own for each request.
+void check_backward(const RunOptions& options) {
+  const std::pair<const char*, const std::string&> needed[] = {{"--dq", options.dq}, {"--dk", options.dk}, {"--dv", options.dv}};
+  for (const auto& [name, path] : needed) require_pair(options.dout, "--dout", path, name);
+  const std::pair<const char*, const std::string&> gradients[] = {
+      {"--dq", options.dq},       {"--dk", options.dk},       {"--dv", options.dv},          {"--dlse", options.dlse},
+      {"--dbias", options.dbias}, {"--dsink", options.dsink}, {"--dslopes", options.dslopes}};
+  for (const auto& [name, path] : gradients) require_pair(path, name, options.dout, "--dout");
+  require_pair(options.dbias, "--dbias", options.bias, "--bias");
+  require_pair(options.dsink, "--dsink", options.sink, "--sink");
+  require_pair(options.dslopes, "--dslopes", options.alibi, "--alibi");
+  forbid(!options.dout.empty(), "--dout", !options.block_table.empty(), "--block-table");
+  forbid(!options.dout.empty(), "--dout", !options.cache_batch_idx.empty(), "--cache-batch-idx");
+}
+
+void check_files(const RunOptions& options) {
+  const auto files = output_files(options);
+  for (size_t n = 0; n < files.size(); ++n) {
+    for (size_t m = 0; m < n; ++m) {
+      if (files[n].second != files[m].second) continue;
+      throw UsageError(std::string(files[m].first) + " and " + files[n].first + " name the same file, " + files[n].second);
+    }
+  }
+}
+
 void check_range(const char* name, const std::optional<int64_t>& value, int64_t least) {
   if (value && (*value < least || *value > std::numeric_limits<int32_t>::max())) {
     throw UsageError(std::string(name) + " is " + std::to_string(*value) + " but must be " + std::to_string(least) +
@@ -55,6 +80,21 @@ void check_range(const char* name, const std::optional<int64_t>& value, int64_t 
 }
 
 }  // namespace
+
+std::vector<std::pair<const char*, std::string>> output_files(const RunOptions& options) {
+  std::vector<std::pair<const char*, std::string>> files;
+  for (const auto& [name, path] : {std::pair<const char*, const std::string&>{"--out", options.out},
+                                   {"--lse", options.lse},
+                                   {"--dq", options.dq},
+                                   {"--dk", options.dk},
+                                   {"--dv", options.dv},
+                                   {"--dbias", options.dbias},
+                                   {"--dsink", options.dsink},
+                                   {"--dslopes", options.dslopes}}) {
+    if (!path.empty()) files.emplace_back(name, path);
+  }
+  return files;
+}
 
 void check_usage(const RunOptions& options) {
   const bool is_tree = !options.tree_mask.empty();
@@ -66,7 +106,8 @@ void check_usage(const RunOptions& options) {
   forbid(is_paged, "--block-table", !options.cache_batch_idx.empty(), "--cache-batch-idx");
   require_pair(options.tree_mask, "--tree-mask", options.tree_size, "--tree-size");
   require_pair(options.tree_size, "--tree-size", options.tree_mask, "--tree-mask");
-  if (!options.lse.empty() && options.lse == options.out) throw UsageError("--out and --lse name the same file, " + options.out);
+  check_backward(options);
+  check_files(options);
   if (!options.dtype.empty() && dtype_from_name(options.dtype) == FA_DTYPE_NONE) {
     throw UsageError("--dtype is '" + options.dtype + "' but must be f32, bf16 or f16");
   }
