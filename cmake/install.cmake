@@ -1,7 +1,8 @@
 # What is installed and packaged: the headers, both libraries, the program, its demo data, and the files by which find_package(flash_attn)
-# and pkg-config find them.
+# and pkg-config find them. Kernel archives (kernel_archives.cmake) are packages of their own.
 include(CMakePackageConfigHelpers)
 
+set(CMAKE_INSTALL_DEFAULT_COMPONENT_NAME library)  # everything but the kernel archives
 set(package_dir ${CMAKE_INSTALL_LIBDIR}/cmake/flash_attn)
 
 install(DIRECTORY ${PROJECT_SOURCE_DIR}/include/flash_attn DESTINATION ${CMAKE_INSTALL_INCLUDEDIR} FILES_MATCHING PATTERN "*.h" PATTERN "*.hpp")
@@ -37,4 +38,9 @@ set(CPACK_RESOURCE_FILE_LICENSE ${PROJECT_SOURCE_DIR}/LICENSE)
 set(CPACK_STRIP_FILES ON)
 # The symbols used reach up to glibc 2.34; tests/binary prints and checks the floor.
 set(CPACK_DEBIAN_PACKAGE_DEPENDS "libc6 (>= 2.34)")
+if(FLASH_ATTN_ARCHIVES)
+  set(CPACK_ARCHIVE_COMPONENT_INSTALL ON)
+  set(CPACK_DEB_COMPONENT_INSTALL ON)
+  set(CPACK_DEBIAN_LIBRARY_PACKAGE_NAME flash-attn-lib)
+endif()
 include(CPack)
