@@ -132,24 +132,33 @@ struct BackwardKeys : BackwardTiles<C> {
                                                                   column_warp() * 8 * C.dv_tiles(), p.keep_scale);
   }
 
-  __device__ __forceinline__ void run(int n_item) {
+  __device__ __forceinline__ TileItem open(int n_item) {
     const int group = static_cast<int>(p.slot_group.value);
     const TileItem item = decode_tile(p, n_item, p.slots / group, false);
-    const int j0 = item.tile * C.tile_k;
     Base::open_request(item.request);
-    if (j0 >= request.s_k) return;
     Base::open_head(item.head * group);
-    Base::open_keys();
+    return item;
+  }
+
+  __device__ __forceinline__ void run(int n_item) {
     Dk dk;
     Dv dv;
     clear(dk);
     clear(dv);
-    const Walk walk = find_walk(j0);
-    if (walk.begin < walk.end) {
-      Base::load_keys(item.tile, 0);
-      walk_heads(walk, item.head, item.tile, dk, dv);
+    {
+      const TileItem item = open(n_item);
+      const int j0 = item.tile * C.tile_k;
+      if (j0 >= request.s_k) return;
+      const Walk walk = find_walk(j0);
+      if (walk.begin < walk.end) {
+        Base::open_keys();
+        Base::load_keys(item.tile, 0);
+        walk_heads(walk, item.head, item.tile, dk, dv);
+      }
     }
-    write(item.head, j0, dk, dv);
+    // Once more, so that none of it is kept in registers through the walk.
+    const TileItem item = open(static_cast<int>(forget(static_cast<unsigned>(n_item))));
+    write(item.head, item.tile * C.tile_k, dk, dv);
   }
 };
 

@@ -41,16 +41,19 @@ struct BackwardTiles {
   unsigned shared;
   Request request;
   int head = 0;           // query head
-  long long stat_at = 0;  // row 0 of request and head in the statistics
+  long long stat_first = 0, stat_at = 0;  // row 0 of the request, and of request and head, in the statistics
   KeyRows keys;
   DropoutKey dropout;
 
   __device__ __forceinline__ BackwardTiles(const BackwardParams& params, unsigned base) : p(params), shared(base) {}
 
-  __device__ __forceinline__ void open_request(int r) { request = find_request<C.has_lengths>(p, r); }
+  __device__ __forceinline__ void open_request(int r) {
+    request = find_request<C.has_lengths>(p, r);
+    stat_first = first_stat_row(p, request);
+  }
   __device__ __forceinline__ void open_head(int query_head) {
     head = query_head;
-    stat_at = head * p.stat_rows + first_stat_row(p, request);
+    stat_at = head * p.stat_rows + stat_first;
   }
   __device__ __forceinline__ void open_keys() { keys = key_rows(p, request, divide(head, p.slot_group), kElement); }
 
