@@ -38,6 +38,7 @@ void self_test(const CheckOptions& options);
 struct DemoOptions {
   std::string fixture;  // folder; empty: beside the source or the installed program
   std::string svg = "attention.svg";
+  std::string device = "cpu";  // as of run
 };
 void run_demo(const DemoOptions& options);
 

@@ -40,6 +40,7 @@ struct Gpu::Driver {
   int (*cuGetErrorString)(int, const char**) = nullptr;
 
   int device = 0;
+  void* context = nullptr;
   std::vector<Address> memory;
 
   Driver() {
@@ -75,11 +76,10 @@ struct Gpu::Driver {
 };
 
 Gpu::Gpu(int index) : driver_(std::make_unique<Driver>()) {
-  void* context = nullptr;
   driver_->require(driver_->cuInit(0), "starting");
   driver_->require(driver_->cuDeviceGet(&driver_->device, std::max(index, 0)), "finding device");
-  driver_->require(driver_->cuDevicePrimaryCtxRetain(&context, driver_->device), "opening a context");
-  driver_->require(driver_->cuCtxSetCurrent(context), "entering the context");
+  driver_->require(driver_->cuDevicePrimaryCtxRetain(&driver_->context, driver_->device), "opening a context");
+  driver_->require(driver_->cuCtxSetCurrent(driver_->context), "entering the context");
 }
 
 Gpu::~Gpu() {
@@ -100,8 +100,12 @@ void* Gpu::copy_in(const void* host, size_t bytes) {
   return device;
 }
 
+void Gpu::wait() const { driver_->require(driver_->cuCtxSynchronize(), "running"); }
+
+void* Gpu::context() const { return driver_->context; }
+
 void Gpu::copy_out(void* host, const void* device, size_t bytes) {
-  driver_->require(driver_->cuCtxSynchronize(), "running");
+  wait();
   if (bytes > 0) driver_->require(driver_->cuMemcpyDtoH(host, reinterpret_cast<Address>(device), bytes), "copying from memory");
 }
 

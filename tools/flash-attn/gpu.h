@@ -19,6 +19,8 @@ class Gpu {
   void* allocate(size_t bytes);  // not null, also for 0
   void* copy_in(const void* host, size_t bytes);
   void copy_out(void* host, const void* device, size_t bytes);  // after everything queued has run
+  void wait() const;                                            // until everything queued has run
+  void* context() const;                                        // the CUcontext
 
  private:
   struct Driver;

@@ -161,6 +161,7 @@ void add_commands(CLI::App* app, Commands* commands) {
   compile->callback([commands] { compile_kernels(commands->compile); });
   CLI::App* demo = app->add_subcommand("demo", "attention on real activations: checked, timed, drawn");
   demo->add_option("--fixture", commands->demo.fixture, "folder of minilm.json and minilm.safetensors")->type_name("FOLDER");
+  demo->add_option("--device", commands->demo.device, "cpu, cuda or cuda:i")->type_name("DEVICE");
   demo->add_option("--svg", commands->demo.svg, "where to draw the attention map")->capture_default_str()->type_name("FILE");
   demo->callback([commands] { run_demo(commands->demo); });
 }
