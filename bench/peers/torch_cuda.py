@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
-"""Times the library on an NVIDIA GPU beside PyTorch's cuDNN and FlashAttention-2 backends and prints the tables of docs/performance.md.
+"""Times the library on an NVIDIA GPU beside PyTorch's cuDNN and FlashAttention-2 backends; prints the tables of docs/performance.md.
 
 Same process, same tensors (random normal, never zeros), calls captured into CUDA graphs on both sides, interleaved rounds, medians
-of device time. Every result is compared with an fp32 reference, and with the other's, before it is timed; a wrong one makes the
-exit status 1. Kernels are compiled ahead, side by side. Sections are named on the command line; none: all, in the order below.
+of device time. Every result is compared with an fp32 reference, and with the other's, before it is timed; a wrong one, or a case
+that fails, makes the exit status 1. Kernels are compiled ahead, side by side. Sections are named on the command line; none: all, in the order below.
 """
 import argparse
 import datetime
@@ -44,6 +44,7 @@ def parse_arguments():
     parser.add_argument("--library", help="libflash_attn.so; default: the newest below build/")
     parser.add_argument("--host-program", help=f"{HOST_PROGRAM}; default: that of the library's build")
     parser.add_argument("--dtypes", default="bf16,f16", help="of the settings and of decoding")
+    parser.add_argument("--kernel", default="", help="the library's kernel in the settings, forced by name")
     parser.add_argument("--random-shapes", type=int, default=100)
     parser.add_argument("--seed", type=int, default=20261124, help="of random shapes, lengths and tensors")
     parser.add_argument("--rounds", type=int, default=9, help="samples of each side")
@@ -136,10 +137,12 @@ def main():
             with open(options.json, "w", encoding="utf-8") as file:
                 json.dump({"kind": "gpu", "machine": machine, "tables": [table.as_json() for table in session.tables]}, file)
     if failed:
-        print(f"\nfailed: {', '.join(failed)}")
+        print(f"\nsections failed: {', '.join(failed)}")
+    if session.failed:
+        print(f"\ncases failed: {len(session.failed)}, the first is {session.failed[0]}")
     if session.wrong:
         print(f"\nWRONG: {len(session.wrong)} results")
-    return 1 if failed or session.wrong else 0
+    return 1 if failed or session.failed or session.wrong else 0
 
 
 if __name__ == "__main__":

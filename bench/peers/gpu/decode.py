@@ -25,7 +25,7 @@ def run(session, options):
         try:
             measured = session.measure(case, ("cuDNN", "FA2"), most_sets=32)
         except RuntimeError as error:
-            session.refuse(table, case, error)
+            session.fail(table, case, error)
             continue
         size = key_bytes(case)
         cells = [f"{microseconds(seconds)} ({size / seconds * 1e-12:.2f})" if seconds else "-"

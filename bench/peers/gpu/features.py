@@ -92,7 +92,7 @@ def run(session, options):
         try:
             feature, plain = session.compare([pair.feature, pair.plain])
         except RuntimeError as error:
-            session.refuse(table, pair.feature, error)
+            session.fail(table, pair.feature, error)
             continue
         flops, plain_flops = useful_flops(pair.feature), useful_flops(pair.plain)
         share = feature.seconds() / plain.seconds() * (plain_flops / flops if pair.is_per_flop else 1)

@@ -32,7 +32,7 @@ def run(session, options):
         try:
             *narrow, full = session.compare([_case(d, causal) for d in (*widths, usual)])
         except RuntimeError as error:
-            session.refuse(table, _case(usual, causal), error)
+            session.fail(table, _case(usual, causal), error)
             continue
         for measured in (*narrow, full):
             case, share = measured.case, measured.seconds() / full.seconds()

@@ -51,7 +51,7 @@ def run(session, options):
         try:
             measured = session.measure(case, ("cuDNN", "FA2"), KERNELS, most_sets=8)
         except RuntimeError as error:
-            session.refuse(table, case, error)
+            session.fail(table, case, error)
             continue
         served = {name: measured.seconds(name) for name in ("cuDNN", "FA2") if name in measured.timings}
         best = min(served, key=served.get) if served else None

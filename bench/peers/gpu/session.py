@@ -48,7 +48,7 @@ class Measured:
 class Session:
     def __init__(self, library, clock, device="cuda", seed=0):
         self.library, self.clock, self.device, self.seed = library, clock, device, seed
-        self.tables, self.wrong, self._end = [], [], math.inf
+        self.tables, self.wrong, self.failed, self._end = [], [], [], math.inf
 
     # ---- the section in progress
 
@@ -163,6 +163,8 @@ class Session:
             print(f"WRONG: {measured.case} by {measured.kernel}: error {measured.error:.2e}, from others {measured.differences}",
                   flush=True)
 
-    def refuse(self, table, case, error):
-        """A row for a case that the library does not serve."""
-        table.add([case.name, f"refused: {error}"] + ["-"] * (len(table.columns) - 2), case=case.name, refused=str(error))
+    def fail(self, table, case, error):
+        """A row for a case that the library does not serve, or that could not be timed."""
+        reason = str(error).strip().splitlines()[0][:160] if str(error).strip() else type(error).__name__
+        self.failed.append(case.name)
+        table.add([case.name, f"failed: {reason}"] + ["-"] * (len(table.columns) - 2), case=case.name, failed=str(error))

@@ -29,14 +29,14 @@ def run_settings(session, options):
                       ("setting", "ours TFLOP/s", "cuDNN", "FA2", "ours / cuDNN", "ours / best peer", "best peer", "kernel"),
                       "Best peer: cuDNN of this run, times FlashAttention-3 over cuDNN by bench/peers/gpu/published.py where "
                       "that is above 1.")
-        rows = list(cases(dtype))
+        rows = [case.forced(options.kernel) for case in cases(dtype)]
         session.compile(rows)
         to_best = {}
         for case in session.within_budget(rows, table):
             try:
                 measured = session.measure(case, ("cuDNN", "FA2"))
             except RuntimeError as error:
-                session.refuse(table, case, error)
+                session.fail(table, case, error)
                 continue
             best = published.best_over_cudnn(case.d, case.causal, case.s_q)
             to_cudnn = measured.over("cuDNN")
@@ -71,7 +71,7 @@ def run_mma(session, options):
         try:
             measured = session.measure(case, ("FA2",))
         except RuntimeError as error:
-            session.refuse(table, case, error)
+            session.fail(table, case, error)
             continue
         speeds = [measured.tflops(flops(case), name) for name in (OURS, "FA2")]
         if measured.over("FA2"):

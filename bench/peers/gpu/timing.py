@@ -37,12 +37,13 @@ class Clock:
     def __init__(self, slice_seconds, rounds, most_calls=60):
         self.slice_seconds, self.rounds, self.most_calls = slice_seconds, rounds, most_calls
         self._stream = torch.cuda.Stream()
-        self._pool = torch.cuda.graph_pool_handle()
 
     def time_together(self, sides):
         """Name to Timing. Who comes first in a round alternates, so that nobody always finds the other's heat."""
+        torch.cuda.synchronize()  # what prepares the calls was queued elsewhere
+        pool = torch.cuda.graph_pool_handle()  # it ends with the graphs
         with torch.cuda.stream(self._stream):
-            graphs = [self._capture(side) for side in sides]
+            graphs = [self._capture(side, pool) for side in sides]
             order = list(range(len(sides)))
             for round_number in range(self.rounds):
                 for index in order if round_number % 2 == 0 else reversed(order):
@@ -52,7 +53,7 @@ class Clock:
         return {side.name: Timing(statistics.median(side.samples), min(side.samples), max(side.samples), len(side.samples))
                 for side in sides}
 
-    def _capture(self, side):
+    def _capture(self, side, pool):
         """(graph, calls in it, replays of a sample), warmed up."""
         def all_calls():
             for call in side.calls:
@@ -63,10 +64,12 @@ class Clock:
         turns = max(1, math.ceil(min(self.most_calls, self.slice_seconds / max(once, 1e-7)) / len(side.calls)))
         graph = torch.cuda.CUDAGraph()
         # Without torch.cuda.graph(), which collects garbage and empties caches each time.
-        graph.capture_begin(pool=self._pool, capture_error_mode="thread_local")
-        for _ in range(turns):
-            all_calls()
-        graph.capture_end()
+        graph.capture_begin(pool=pool, capture_error_mode="thread_local")
+        try:
+            for _ in range(turns):
+                all_calls()
+        finally:
+            graph.capture_end()
         graph.replay()
         elapsed = self._seconds(graph.replay, 1)
         return graph, turns * len(side.calls), max(1, math.ceil(self.slice_seconds / max(elapsed, 1e-6)))
