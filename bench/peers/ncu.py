@@ -17,11 +17,12 @@ import sys
 HERE = pathlib.Path(__file__).resolve().parent
 KERNELS = "regex:^sm[0-9]+_|flash|fmha|cudnn|sdpa"
 SKIPPED_LAUNCHES = 2
-SECTIONS = ("SpeedOfLight", "ComputeWorkloadAnalysis", "MemoryWorkloadAnalysis", "WarpStateStats", "SchedulerStats", "LaunchStats",
-            "Occupancy")
+SECTIONS = ("SpeedOfLight", "ComputeWorkloadAnalysis", "MemoryWorkloadAnalysis", "WarpStateStats", "SchedulerStats",
+            "LaunchStats", "Occupancy")
 # Title: the metrics' names (a pattern), how many are shown, largest first.
 GROUPS = (
-    ("Time and throughput", r"gpu__time_duration\.sum|(sm|gpu__dram|lts|l1tex)__?\w*throughput\.avg\.pct_of_peak_sustained_elapsed", 6),
+    ("Time and throughput",
+     r"gpu__time_duration\.sum|(sm|gpu__dram|lts|l1tex)__?\w*throughput\.avg\.pct_of_peak_sustained_elapsed", 6),
     ("Pipes, cycles or instructions in use", r"sm__(pipe|inst_executed_pipe)_\w+\.avg\.pct_of_peak_sustained_active", 8),
     ("Stalls, warps waiting for each instruction issued", r"smsp__average_warps?_issue_stalled_\w+_per_issue_active\.ratio", 8),
     ("Issue", r"smsp__(issue_active|warps_active|warps_eligible)\.avg\.\w+", 4),
@@ -36,7 +37,8 @@ def profile(arguments):
                str(SKIPPED_LAUNCHES), "--launch-count", "1"]
     for section in SECTIONS:
         command += ["--section", section]
-    run = subprocess.run([*command, sys.executable, str(HERE / "one_call.py"), *arguments], capture_output=True, text=True, check=False)
+    command += [sys.executable, str(HERE / "one_call.py"), *arguments]
+    run = subprocess.run(command, capture_output=True, text=True, check=False)
     lines = run.stdout.splitlines()
     begin = next((number for number, line in enumerate(lines) if line.startswith('"ID"')), None)
     if begin is None or len(lines) < begin + 3:

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Runs one problem a few times on the GPU, by the library or by one of PyTorch's backends: what a profiler is pointed at (ncu.py)."""
+"""Runs one problem a few times on the GPU, by the library or one of PyTorch's backends: what a profiler is pointed at (ncu.py)."""
 import argparse
 import pathlib
 import sys

@@ -1,9 +1,10 @@
 #!/usr/bin/env python3
-"""Times the library on an NVIDIA GPU beside PyTorch's cuDNN and FlashAttention-2 backends; prints the tables of docs/performance.md.
+"""Times the library on an NVIDIA GPU beside PyTorch's cuDNN and FlashAttention-2 backends: the tables of docs/performance.md.
 
 Same process, same tensors (random normal, never zeros), calls captured into CUDA graphs on both sides, interleaved rounds, medians
 of device time. Every result is compared with an fp32 reference, and with the other's, before it is timed; a wrong one, or a case
-that fails, makes the exit status 1. Kernels are compiled ahead, side by side. Sections are named on the command line; none: all, in the order below.
+that fails, makes the exit status 1. Kernels are compiled ahead, side by side. Sections are named on the command line; none: all,
+in the order below.
 """
 import argparse
 import datetime

@@ -1,5 +1,5 @@
-"""What features cost: each beside the plain call that it is measured against, timed together, per useful operation where a mask or
-the lengths change their number. 16384 tokens in all (packed: 65536), 2048 / head dim heads; trees and decoding as servers have them.
+"""What features cost: each beside the plain call that it is measured against, timed together, per useful operation where a mask
+or the lengths change their number. 16384 tokens in all (packed: 65536), 2048 / head dim heads; trees and decoding as servers have them.
 """
 import random
 from dataclasses import dataclass

@@ -1,6 +1,6 @@
-"""The 24 settings: head dims 64, 128 and 256, causal or not, lengths 512 to 16384; 16384 tokens in all, 2048 / head dim heads. Ours
-beside cuDNN and FlashAttention-2, and against the best peer: FlashAttention-3 by published.py where that is it. And the same with the
-mma.sync kernel forced, against FlashAttention-2.
+"""The 24 settings: head dims 64, 128 and 256, causal or not, lengths 512 to 16384; 16384 tokens in all, 2048 / head dim heads.
+Ours beside cuDNN and FlashAttention-2, and against the best peer: FlashAttention-3 by published.py where that is it. And the same
+with the mma.sync kernel forced, against FlashAttention-2.
 """
 from gpu import published
 from gpu.problems import Case
