@@ -53,6 +53,8 @@ struct Backend {
   // Upper bound over all problems whose extents do not exceed this one's.
   Status (*workspace_bound)(const Problem& maxima, WorkspaceSize* size);
   Status (*device_text)(int device_index, std::string* text);
+  // What the device's ceilings make of a problem, in words, for explain; nullable.
+  Status (*expectation)(const Problem& problem, std::string* text) = nullptr;
   // Of a room whose kernels are compiled at run time, else null: writes an archive, and looks for kernels in one (empty: no
   // longer).
   Status (*write_archive)(const std::vector<Problem>& problems, const ArchiveOrder& order, ArchiveReport* report) = nullptr;

@@ -121,6 +121,9 @@ Status explain(const fa_attention_desc& desc, std::string* text) {
   if (!is_answer) return status;
   *text += status.ok() ? text_of(*choice) : "not served: " + status.message() + "\n";
   if (text->back() != '\n') *text += '\n';
+  std::string expectation;
+  if (status.ok() && backend->expectation != nullptr) FA_TRY(backend->expectation(problem, &expectation));
+  *text += expectation;
   for (const Refusal& refusal : refusals) *text += "passed over: " + refusal.kernel + ": " + refusal.reason + "\n";
   return Status();
 }

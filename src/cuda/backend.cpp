@@ -4,6 +4,7 @@
 
 #include "cuda/ahead.h"
 #include "cuda/device.h"
+#include "cuda/expectation.h"
 #include "cuda/jit/kernel_store.h"
 
 namespace flash_attn::cuda {
@@ -78,10 +79,17 @@ Status bound_workspace(const Problem& maxima, WorkspaceSize* size) {
   return {};
 }
 
+Status expect(const Problem& problem, std::string* text) {
+  DeviceInfo device;
+  FA_TRY(get_device(problem.device_index, &device));
+  *text = expectation_text(problem, device);
+  return {};
+}
+
 }  // namespace
 
 extern const Backend kCudaBackend;
-const Backend kCudaBackend = {"cuda",          FA_DEVICE_CUDA, kKernelNames,         make_plan,
-                              bound_workspace, device_text,    write_kernel_archive, use_archive};
+const Backend kCudaBackend = {"cuda",      FA_DEVICE_CUDA, kKernelNames,         make_plan,  bound_workspace,
+                              device_text, expect,         write_kernel_archive, use_archive};
 
 }  // namespace flash_attn::cuda

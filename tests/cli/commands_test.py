@@ -18,6 +18,19 @@ class CommandsTest(program.ProgramTest):
         self.assertIn("kernel: cpu/", self.succeed("explain", "--case", "small_call_16x16", "--dtype", "f16"))
         self.assertIn("paged", self.succeed("explain", "--page-size", "16", "--causal", "--window", "100,0"))
 
+    def test_explain_a_gpu_that_is_not_there(self):
+        text = self.succeed("explain", "--arch", "sm_90a", "--s-q", "8192", "--heads", "16", "--dim", "128", "--dtype", "bf16")
+        self.assertRegex(text, r"kernel: cuda/sm\d0_fwd/sm_90a")
+        self.assertIn("config: sm", text)
+        self.assertRegex(text, r"expected: at least 0\.5\d* ms .*arithmetic 0\.5")  # 4 * 8192^2 * 16 * 128 operations at 990 TFLOP/s
+        self.assertIn("kernel: cuda/", self.succeed("explain", "--arch", "sm_80", "--case", "small_call_16x16", "--dtype", "f16"))
+        self.assertIn("\"sm_75\" but must be one of: sm_80", self.succeed("explain", "--arch", "sm_75"))
+
+    def test_compile_names_what_is_wrong(self):
+        self.refuse(1, "architectures is \"sm_91\"", "compile", "--arch", "sm_91", "--cases", "small_call_1x16", "--out", "x.kernels")
+        self.refuse(2, "--cases has 'nothing'", "compile", "--arch", "sm_80", "--cases", "nothing", "--out", "x.kernels")
+        self.refuse(2, "--out is required", "compile", "--arch", "sm_80")
+
     def test_check(self):
         text = self.succeed("check", "--filter", "dense", "--dtype", "f32")
         self.assertRegex(text, r"All \d+ runs of \d+ cases agree")

@@ -8,7 +8,7 @@ namespace flash_attn::test {
 namespace {
 
 fa_attention_desc describe(const CaseSpec& spec, fa_dtype dtype) {
-  if (spec.direction == FA_BACKWARD) return BackwardProblem(spec, dtype, 1).desc();
+  if (spec.direction == FA_BACKWARD) return BackwardProblem(spec, dtype, 1, GuardedBuffer::Edge::end, ForwardBy::library).desc();
   return TestProblem(spec, dtype, 1).desc();
 }
 

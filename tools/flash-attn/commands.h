@@ -15,6 +15,7 @@ struct ExplainOptions {
   int64_t batch = 1, s_q = 1024, s_k = 0, heads = 8, kv_heads = 0, dim = 64, dim_v = 0, page_size = 0;
   RunOptions run;  // the options that need no file
   std::string case_name;
+  std::string arch;  // plan for a GPU of this architecture
   bool is_backward = false;
 };
 void print_explanation(const ExplainOptions& options);

@@ -60,12 +60,24 @@ fa_attention_desc describe_case(const test::CaseSpec& spec, fa_dtype dtype) {
 
 }  // namespace
 
-void print_explanation(const ExplainOptions& options) {
+void print_explanation(const ExplainOptions& given) {
+  ExplainOptions options = given;
+  if (!options.arch.empty()) {  // planned for a known device of the architecture, which need not be there
+    setenv("FLASH_ATTN_CUDA_ASSUME", options.arch.c_str(), 1);
+    options.run.device = "cuda";
+  }
   check_usage(options.run);
   if (!options.case_name.empty()) {
     const test::CaseSpec& spec = find_case(options.case_name, options.is_backward);
     const fa_dtype dtype = options.run.dtype.empty() ? FA_DTYPE_F32 : dtype_from_name(options.run.dtype);
     fa_attention_desc desc = describe_case(spec, dtype);
+    const fa_attention_desc chosen = [&] {
+      fa_attention_desc made = new_desc();
+      apply_options(options.run, &made);
+      return made;
+    }();
+    desc.device_type = chosen.device_type;
+    desc.device_index = chosen.device_index;
     if (!options.run.isa.empty()) desc.isa = options.run.isa.c_str();
     if (!options.run.kernel.empty()) desc.kernel = options.run.kernel.c_str();
     std::printf("%s\n%s\n", test::to_text(spec).c_str(), explain_text(desc).c_str());

@@ -83,6 +83,8 @@ void add_run(CLI::App* app, RunOptions* run) {
 }
 
 void add_explain(CLI::App* app, ExplainOptions* explain) {
+  app->add_option("--arch", explain->arch, "as on a GPU of this architecture, by the compiler's name (sm_90a), also without one")
+      ->type_name("NAME");
   app->add_option("--case", explain->case_name, "a case of the test and bench table, by name")->type_name("NAME");
   app->add_option("--batch", explain->batch, "requests")->capture_default_str();
   app->add_option("--s-q", explain->s_q, "query rows")->capture_default_str();
