@@ -51,6 +51,29 @@ FA_HOST_DEVICE KeyInterval key_interval(const MaskRule& rule, long long i) {
   return keys;
 }
 
+// The other way round, for the kernels that walk over queries: queries [lo, hi) of [0, s_q) that see key j, first_keys aside.
+struct QueryInterval {
+  long long lo = 0;
+  long long hi = 0;
+};
+
+FA_HOST_DEVICE QueryInterval query_interval(const MaskRule& rule, long long s_q, long long j) {
+  long long right = rule.window_right;
+  if (rule.causal && right != 0) right = 0;
+  long long lo = right < 0 ? -kUnbounded : j - rule.delta - right;
+  long long hi = rule.window_left < 0 ? kUnbounded : j - rule.delta + rule.window_left + 1;
+  if (rule.chunk > 0) {
+    const long long begin = floor_div(j, rule.chunk) * rule.chunk - rule.delta;
+    if (begin > lo) lo = begin;
+    if (begin + rule.chunk < hi) hi = begin + rule.chunk;
+  }
+  QueryInterval queries;
+  if (j < 0 || j >= rule.s_k) return queries;
+  queries.hi = clamp_to(hi, 0, s_q);
+  queries.lo = clamp_to(lo, 0, queries.hi);
+  return queries;
+}
+
 FA_HOST_DEVICE bool is_visible(const KeyInterval& keys, long long j) { return j < keys.first || (j >= keys.lo && j < keys.hi); }
 
 // Tree masks: the request's last tree_size keys are the tree; a row's bits (LSB first) show them, the prefix before is visible.

@@ -54,6 +54,35 @@ TEST(Mask, IntervalIsTheDefinition) {
   }
 }
 
+// A key sees a query exactly when the query sees the key.
+void check_queries(const MaskRule& rule, long long s_q) {
+  for (long long j = -1; j <= rule.s_k; ++j) {
+    const QueryInterval queries = query_interval(rule, s_q, j);
+    ASSERT_LE(0, queries.lo);
+    ASSERT_LE(queries.lo, queries.hi);
+    ASSERT_LE(queries.hi, s_q);
+    for (long long i = 0; i < s_q; ++i) {
+      ASSERT_EQ(i >= queries.lo && i < queries.hi, defined_visible(rule, i, j))
+          << "i " << i << " j " << j << " s_k " << rule.s_k << " delta " << rule.delta << " window " << rule.window_left << ','
+          << rule.window_right << " chunk " << rule.chunk << " causal " << rule.causal;
+    }
+  }
+}
+
+TEST(Mask, QueryIntervalIsTheOtherWayRound) {
+  for (long long s_k = 0; s_k <= 11; ++s_k) {
+    for (long long delta = -9; delta <= 12; delta += 3) {
+      for (const long long left : {-1, 0, 1, 4}) {
+        for (const long long right : {-1, 0, 2, 20}) {
+          for (const long long chunk : {0, 1, 4, 50}) {
+            for (const bool causal : {false, true}) check_queries({s_k, delta, left, right, 0, chunk, causal}, 8);
+          }
+        }
+      }
+    }
+  }
+}
+
 TEST(Mask, FarFromOverflow) {
   const long long huge = 1LL << 40;
   check_rule({5, -huge, 3, 3, 1, 0, false}, 3);

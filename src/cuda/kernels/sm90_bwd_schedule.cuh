@@ -2,6 +2,7 @@
 // producer, the consumers and the reducer of a block.
 #pragma once
 
+#include "cuda/kernels/ptx/async_copy.cuh"
 #include "cuda/kernels/ptx/tma.cuh"
 #include "cuda/kernels/ptx/warpgroup.cuh"
 #include "cuda/kernels/sm90_bwd_configs.h"
@@ -9,6 +10,8 @@
 #include "math/mask.h"
 
 namespace flash_attn::cuda {
+
+constexpr long long kFarAway = 1LL << 30;  // diagonals further away are alike
 
 // Query tiles [first, last).
 struct TileRange {
@@ -83,43 +86,81 @@ __device__ __forceinline__ BackwardItem find_item(const Sm90BackwardArguments& a
   return item;
 }
 
-// What of an item the producer and the reducer need. One thread puts it into shared memory before roles part: with their few
-// registers they could not work it out.
-struct BackwardTask {
-  int head, heads;
-  TileRange tiles, seen[2];
-  __device__ __forceinline__ int steps() const { return (tiles.last - tiles.first) * heads; }
-};
-constexpr int kBackwardTaskBytes = 4 * 16;
+// The same in all lanes, and the compiler may know it.
+__device__ __forceinline__ unsigned uniform(unsigned x) { return __shfl_sync(0xffffffffu, x, 0); }
+__device__ __forceinline__ int uniform(int x) { return __shfl_sync(0xffffffffu, x, 0); }
+
+// An item in shared memory, put there by one thread before roles part: producer and reducer, with their few registers, could not
+// work it out, and the consumers have none left to keep it over their loop.
+//   0   head, heads, tiles
+//   16  seen[0], seen[1]
+//   32  points of the maps: row and next coordinate of q's, of k's
+//   48  batch, key head, first row of the statistics, key tile
+//   64  keys of the request, its diagonal
 
 template <class Config>
-__device__ __forceinline__ void put_task(unsigned smem, const Sm90BackwardArguments& a, const BackwardItem& item) {
+__device__ __forceinline__ void put_task(unsigned task, const Sm90BackwardArguments& a, const BackwardItem& item) {
   const Request& r = item.request;
   const int batch = static_cast<int>(r.index);
   const MapPoint q =
       map_point<Config>(static_cast<int>(r.q_row), static_cast<int>(r.s_q), 0, a.params.cu_seqlens_q ? 0 : batch, a.batch_rows_q);
   const MapPoint k =
       map_point<Config>(static_cast<int>(r.k_row), static_cast<int>(r.s_k), 0, a.params.cu_seqlens_k ? 0 : batch, a.batch_rows_k);
-  store_shared4(smem, item.head, item.heads, item.tiles.first, item.tiles.last);
-  store_shared4(smem + 16, item.seen[0].first, item.seen[0].last, item.seen[1].first, item.seen[1].last);
-  store_shared4(smem + 32, q.row, q.outer0, k.row + item.n * Config::value.kTileK, k.outer0);
-  store_shared4(smem + 48, batch, item.head_k, static_cast<int>(first_stat_row(a.params, r)), 0);
+  store_shared4(task, item.head, item.heads, item.tiles.first, item.tiles.last);
+  store_shared4(task + 16, item.seen[0].first, item.seen[0].last, item.seen[1].first, item.seen[1].last);
+  store_shared4(task + 32, q.row, q.outer0, k.row + item.n * Config::value.kTileK, k.outer0);
+  store_shared4(task + 48, batch, item.head_k, static_cast<int>(first_stat_row(a.params, r)), item.n);
+  store_shared_int2(task + 64, static_cast<int>(r.s_k), static_cast<int>(clamp_to(r.rule.delta, -kFarAway, kFarAway)));
 }
 
-__device__ __forceinline__ BackwardTask get_task(unsigned smem) {
-  BackwardTask task;
-  load_shared4(smem, task.head, task.heads, task.tiles.first, task.tiles.last);
-  load_shared4(smem + 16, task.seen[0].first, task.seen[0].last, task.seen[1].first, task.seen[1].last);
-  return task;
+struct TaskHeads {
+  int first, count;
+  TileRange tiles;
+  __device__ __forceinline__ int steps() const { return (tiles.last - tiles.first) * count; }
+};
+__device__ __forceinline__ TaskHeads get_heads(unsigned task) {
+  TaskHeads heads;
+  load_shared4(task, heads.first, heads.count, heads.tiles.first, heads.tiles.last);
+  return heads;
 }
+__device__ __forceinline__ TileRange get_seen(unsigned task, int group) {
+  const int2 seen = load_shared_int2(task + 16 + group * 8);
+  return {seen.x, seen.y};
+}
+// The request has keys in the tile at all.
+__device__ __forceinline__ bool has_keys(unsigned task) {
+  return load_shared_int2(task + 56).y * Sm90BackwardConfig::kTileK < load_shared_int2(task + 64).x;
+}
+__device__ __forceinline__ int get_stat_row(unsigned task) { return load_shared_int2(task + 56).x; }
 
-// Points of the maps of q and k for the task's heads, as map_point made them.
+// The first key tile that queries of tile m see.
 template <class Config>
-__device__ __forceinline__ MapPoint task_point(int row, int outer, int head, int batch) {
+__device__ __forceinline__ int first_key_tile(unsigned task, const Sm90BackwardArguments& a, int m) {
+  if constexpr (Config::value.mask != Sm90Mask::interval) return 0;
+  const int2 request = load_shared_int2(task + 64);
+  MaskRule rule;
+  rule.s_k = request.x;
+  rule.delta = request.y;
+  rule.window_left = a.params.window_left;
+  rule.chunk = a.params.chunk;
+  return static_cast<int>(key_interval(rule, m * Config::value.tile_q).lo) / Sm90BackwardConfig::kTileK;
+}
+
+template <class Config>
+__device__ __forceinline__ MapPoint task_point(unsigned task, int at, int head) {
+  const int2 row = load_shared_int2(task + 32 + at), batch = load_shared_int2(task + 48);
   if constexpr (Config::value.has_lengths)
-    return {0, row, outer, 1 << 30, head};
+    return {0, row.x, row.y, 1 << 30, head};
   else
-    return {0, row, head, batch, 0};
+    return {0, row.x, head, batch.x, 0};
+}
+template <class Config>
+__device__ __forceinline__ MapPoint query_point(unsigned task, int head) {
+  return task_point<Config>(task, 0, head);
+}
+template <class Config>
+__device__ __forceinline__ MapPoint key_point(unsigned task) {
+  return task_point<Config>(task, 8, load_shared_int2(task + 48).y);
 }
 
 // The walk over the query tiles of one head after the other. Where order counts and later key tiles see fewer queries, it goes from
@@ -127,19 +168,26 @@ __device__ __forceinline__ MapPoint task_point(int row, int outer, int head, int
 template <class Config>
 struct QueryWalk {
   static constexpr bool kBackwards = Config::value.is_deterministic && Config::value.mask != Sm90Mask::none;
-  TileRange tiles;
-  int step = 0, m;
+  unsigned task;
+  int step = 0, m, end;  // this tile, and the one that the head's last tile is followed by
 
-  __device__ __forceinline__ explicit QueryWalk(const TileRange& range) : tiles(range), m(first_tile()) {}
+  __device__ __forceinline__ explicit QueryWalk(unsigned t) : task(t) {
+    const TaskHeads heads = get_heads(task);
+    m = first_tile(heads);
+    end = kBackwards ? heads.tiles.first - 1 : heads.tiles.last;
+  }
 
-  __device__ __forceinline__ int first_tile() const { return kBackwards ? tiles.last - 1 : tiles.first; }
+  static __device__ __forceinline__ int first_tile(const TaskHeads& heads) {
+    return kBackwards ? heads.tiles.last - 1 : heads.tiles.first;
+  }
   __device__ __forceinline__ int slot() const { return step & 1; }
   __device__ __forceinline__ int phase() const { return (step >> 1) & 1; }
   // Returns whether the next head begins.
   __device__ __forceinline__ bool advance() {
     ++step;
-    const bool wraps = kBackwards ? m-- == tiles.first : ++m == tiles.last;
-    if (wraps) m = first_tile();
+    m += kBackwards ? -1 : 1;
+    const bool wraps = m == end;
+    if (wraps) m = first_tile(get_heads(task));
     return wraps;
   }
 };
