@@ -1,5 +1,6 @@
-// Turns the counts of the differential test into docs/coverage.md: feature x dtype x kernel x instruction set. Exits 1 when a cell
-// of this machine neither ran nor was refused by its kernel, or when no kernel of an instruction set ran a feature.
+// Turns the counts of the differential tests into docs/coverage.md: feature x dtype x kernel x instruction set, forward and
+// backward. Exits 1 when a cell of this machine neither ran nor was refused by its kernel, or when no kernel of an instruction set
+// ran a feature.
 #include "tests/support/runner.h"
 
 #include <cstdio>
@@ -91,7 +92,28 @@ void check_isa_totals(const Cells& cells, const std::string& isa, std::string* f
   }
 }
 
-std::string write_table(const Cells& cells, std::string* faults) {
+// One table: a row for each feature, a column for each pair of kernel and instruction set.
+struct Column {
+  std::string title, kernel, isa;
+};
+
+std::string write_table(const Cells& cells, const std::vector<std::string>& rows, const std::vector<Column>& columns,
+                        std::string* faults) {
+  std::string text = "| feature |";
+  for (const Column& column : columns) text.append(" ").append(column.title).append(" |");
+  text += "\n| --- |";
+  for (size_t n = 0; n < columns.size(); ++n) text += " --- |";
+  text += "\n";
+  for (const std::string& feature : rows) {
+    text.append("| ").append(feature).append(" |");
+    for (const Column& column : columns)
+      text.append(" ").append(write_cell(cells, feature, column.kernel, column.isa, faults)).append(" |");
+    text += "\n";
+  }
+  return text + "\n";
+}
+
+std::string write_page(const Cells& cells, std::string* faults) {
   const std::vector<std::string> present = isas_in(cells);
   std::string text =
       "# Coverage of the CPU room\n\n"
@@ -109,24 +131,22 @@ std::string write_table(const Cells& cells, std::string* faults) {
     if (!found) absent.append(absent.empty() ? "" : ", ").append(isa);
   }
   if (!absent.empty()) text.append("Not on the machines that wrote this: ").append(absent).append(".\n\n");
+  std::vector<Column> backward;
   for (const std::string& isa : present) {
-    text.append("## ").append(isa).append("\n\n| feature |");
-    for (const std::string& kernel : kernel_names()) text.append(" ").append(kernel).append(" |");
-    text += "\n| --- |";
-    for (size_t n = 0; n < kernel_names().size(); ++n) text += " --- |";
-    text += "\n";
-    for (const std::string& feature : all_features()) {
-      text.append("| ").append(feature).append(" |");
-      for (const std::string& kernel : kernel_names())
-        text.append(" ").append(write_cell(cells, feature, kernel, isa, faults)).append(" |");
-      text += "\n";
-    }
-    text += "\n";
+    std::vector<Column> columns;
+    for (const std::string& kernel : kernel_names()) columns.push_back({kernel, kernel, isa});
+    text.append("## ").append(isa).append("\n\n").append(write_table(cells, all_features(), columns, faults));
     check_isa_totals(cells, isa, faults);
+    backward.push_back({isa, kBackwardKernel, isa});
   }
   text +=
+      "## Backward\n\n"
+      "One kernel on every instruction set. dq, dk and dv are compared in each case, the optional gradients in those that name "
+      "them.\n\n";
+  text += write_table(cells, all_backward_features(), backward, faults);
+  text +=
       "## Refused as unsupported, by name\n\n"
-      "Appending to the cache (`k_new`, rotary), `score_mod`, f8 inputs, backward, head dims above 512: see "
+      "Appending to the cache (`k_new`, rotary), `score_mod`, f8 inputs, head dims above 512: see "
       "`tests/cpu/refusals_test.cpp`.\n";
   return text;
 }
@@ -147,7 +167,7 @@ int report(int argc, char** argv) {
     return 2;
   }
   std::string faults;
-  const std::string text = write_table(cells, &faults);
+  const std::string text = write_page(cells, &faults);
   std::ofstream file(out);
   file << text;
   for (const std::string& isa : isa_names()) {

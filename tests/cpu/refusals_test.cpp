@@ -1,4 +1,5 @@
 // What the CPU room does not serve is refused as unsupported, by name, from every function that plans; the descriptions are valid.
+#include "tests/support/backward_problem.h"
 #include "tests/support/check.h"
 
 #include <gtest/gtest.h>
@@ -54,15 +55,19 @@ TEST(Refusals, Float8) {
   }
 }
 
-TEST(Refusals, Backward) {
+// A kernel serves one direction.
+TEST(Refusals, KernelsOfTheOtherDirection) {
+  fa_attention_desc desc = BackwardProblem(backward_of(base()), FA_DTYPE_F32, 1).desc();
+  for (const std::string& kernel : kernel_names()) {
+    desc.kernel = kernel.c_str();
+    expect_refused(desc, kernel);
+  }
+  desc.kernel = kBackwardKernel;
+  EXPECT_EQ(fa_supports(&desc), FA_STATUS_OK) << fa_last_error();
   TestProblem problem(base(), FA_DTYPE_F32, 1);
-  fa_attention_desc desc = problem.desc();
-  desc.direction = FA_BACKWARD;
-  desc.dout = desc.o;
-  desc.dq = desc.q;
-  desc.dk = desc.k;
-  desc.dv = desc.v;
-  expect_refused(desc, "backward");
+  desc = problem.desc();
+  desc.kernel = kBackwardKernel;
+  expect_refused(desc, kBackwardKernel);
 }
 
 TEST(Refusals, HeadDimsAbove512) {

@@ -173,7 +173,7 @@ BackwardRun run_backward(BackwardProblem* problem, const Choice& choice) {
     run.message = fa_last_error();
     return run;
   }
-  count_run(problem->spec(), problem->dtype(), "backward", choice.isa);
+  count_run(problem->spec(), problem->dtype(), kBackwardKernel, choice.isa);
   const std::string isa = run.kernel.substr(run.kernel.rfind('/') + 1);
   if (!choice.isa.empty() && isa != choice.isa) run.fault = "planned " + run.kernel + " though " + choice.isa + " was forced";
   run.gradients = problem->read_outputs();

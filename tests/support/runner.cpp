@@ -17,7 +17,8 @@ std::vector<std::string> isa_names() {
 std::vector<std::string> kernel_names() {
   std::vector<std::string> names;
   for (int32_t index = 0; fa_kernel_name(FA_DEVICE_CPU, index) != nullptr; ++index) {
-    names.emplace_back(fa_kernel_name(FA_DEVICE_CPU, index));
+    const std::string name = fa_kernel_name(FA_DEVICE_CPU, index);
+    if (name != kBackwardKernel) names.push_back(name);
   }
   return names;
 }

@@ -15,7 +15,10 @@ struct Choice {
   std::string text() const { return (kernel.empty() ? "any kernel" : kernel) + "/" + (isa.empty() ? "best isa" : isa); }
 };
 
-// Instruction sets of this machine, kernels of the CPU room, and every pair of them.
+// The kernel of the CPU room that serves backwards; the others serve forwards.
+inline constexpr const char* kBackwardKernel = "backward";
+
+// Instruction sets of this machine, forward kernels of the CPU room, and every pair of them.
 std::vector<std::string> isa_names();
 std::vector<std::string> kernel_names();
 std::vector<Choice> all_choices();
