@@ -28,7 +28,7 @@ def run_settings(session, options):
         table = Table("settings", f"24 settings, {dtype}, forward",
                       ("setting", "ours TFLOP/s", "cuDNN", "FA2", "ours / cuDNN", "ours / best peer", "best peer", "kernel"),
                       "Best peer: cuDNN of this run, times FlashAttention-3 over cuDNN by bench/peers/gpu/published.py where "
-                      "that is above 1.")
+                      "that is above 1 (measured in bf16).")
         rows = [case.forced(options.kernel) for case in cases(dtype)]
         session.compile(rows)
         to_best = {}
