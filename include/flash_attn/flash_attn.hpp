@@ -167,6 +167,18 @@ struct Options {
   const char* isa = nullptr;
 };
 
+// Of a backward: the gradient of o comes in, those of q, k and v go out; the others as they are given.
+struct Gradients {
+  Tensor dout;
+  Tensor dq;
+  Tensor dk;
+  Tensor dv;
+  Tensor dlse;
+  Tensor dbias;
+  Tensor dsink;
+  Tensor dslopes;
+};
+
 // Both halves of a call, description and pointers, from tensors that carry both.
 class Call {
  public:
@@ -195,6 +207,20 @@ class Call {
     desc.split_size = options.split_size;
     desc.kernel = options.kernel;
     desc.isa = options.isa;
+  }
+
+  // The backward of such a call: o and options.lse are what it wrote.
+  Call(const Tensor& q, const Tensor& k, const Tensor& v, const Tensor& o, const Gradients& gradients, const Options& options)
+      : Call(q, k, v, o, options) {
+    desc.direction = FA_BACKWARD;
+    args.dout = place(gradients.dout, &desc.dout);
+    args.dq = place(gradients.dq, &desc.dq);
+    args.dk = place(gradients.dk, &desc.dk);
+    args.dv = place(gradients.dv, &desc.dv);
+    args.dlse = static_cast<const float*>(place(gradients.dlse, &desc.dlse));
+    args.dbias = static_cast<float*>(place(gradients.dbias, &desc.dbias));
+    args.dsink = static_cast<float*>(place(gradients.dsink, &desc.dsink));
+    args.dslopes = static_cast<float*>(place(gradients.dslopes, &desc.dslopes));
   }
 
   Desc desc;
@@ -330,6 +356,13 @@ inline void attention(const fa_attention_desc& desc, const fa_attention_args& ar
 inline void attention(const Tensor& q, const Tensor& k, const Tensor& v, const Tensor& o, const Options& options = Options(),
                       void* stream = nullptr) {
   const Call call(q, k, v, o, options);
+  attention(call.desc, call.args, stream);
+}
+
+// Gradients of a call whose o and options.lse are given: dq, dk and dv are written, and what else `gradients` has.
+inline void attention_backward(const Tensor& q, const Tensor& k, const Tensor& v, const Tensor& o, const Gradients& gradients,
+                               const Options& options, void* stream = nullptr) {
+  const Call call(q, k, v, o, gradients, options);
   attention(call.desc, call.args, stream);
 }
 

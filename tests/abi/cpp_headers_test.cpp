@@ -193,6 +193,46 @@ TEST(Call, FillsDescriptionAndPointers) {
   EXPECT_EQ(call.args.lse, nullptr);
 }
 
+TEST(Call, BackwardFillsBothHalvesToo) {
+  std::vector<float> data(64), lse(8), sink(2), dsink(2);
+  const flash_attn::Tensor tensor(data.data(), {1, 4, 2, 8});
+  flash_attn::Options options;
+  options.lse = flash_attn::Tensor(lse.data(), {1, 2, 4});
+  options.sink = flash_attn::Tensor(sink.data(), {2});
+  flash_attn::Gradients gradients;
+  gradients.dout = gradients.dq = gradients.dk = gradients.dv = tensor;
+  gradients.dlse = options.lse;
+  gradients.dsink = flash_attn::Tensor(dsink.data(), {2});
+  const flash_attn::Call call(tensor, tensor, tensor, tensor, gradients, options);
+  EXPECT_EQ(fa_validate(&call.desc), FA_STATUS_OK) << fa_last_error();
+  EXPECT_EQ(call.desc.direction, FA_BACKWARD);
+  EXPECT_EQ(call.args.dout, data.data());
+  EXPECT_EQ(call.args.dlse, lse.data());
+  EXPECT_EQ(call.args.dsink, dsink.data());
+  EXPECT_EQ(call.args.dbias, nullptr);
+  EXPECT_EQ(call.desc.dslopes.dtype, FA_DTYPE_NONE);
+}
+
+// One key takes all the weight: dv is the sum of dout's rows, and nothing else has a gradient.
+TEST(Call, BackwardRuns) {
+  const std::vector<float> q = {1, 2, 3, 4}, k = {5, 6}, v = {7, 8}, dout = {1, 10, 2, 20};
+  std::vector<float> o(4), lse(2), dq(4, 9.0f), dk(2, 9.0f), dv(2, 9.0f);
+  const flash_attn::Tensor tensors[] = {
+      {q.data(), {1, 2, 1, 2}}, {k.data(), {1, 1, 1, 2}}, {v.data(), {1, 1, 1, 2}}, {o.data(), {1, 2, 1, 2}}};
+  flash_attn::Options options;
+  options.lse = flash_attn::Tensor(lse.data(), {1, 1, 2});
+  flash_attn::attention(tensors[0], tensors[1], tensors[2], tensors[3], options);
+  flash_attn::Gradients gradients;
+  gradients.dout = flash_attn::Tensor(dout.data(), {1, 2, 1, 2});
+  gradients.dq = flash_attn::Tensor(dq.data(), {1, 2, 1, 2});
+  gradients.dk = flash_attn::Tensor(dk.data(), {1, 1, 1, 2});
+  gradients.dv = flash_attn::Tensor(dv.data(), {1, 1, 1, 2});
+  flash_attn::attention_backward(tensors[0], tensors[1], tensors[2], tensors[3], gradients, options);
+  EXPECT_EQ(dv, (std::vector<float>{3, 30}));
+  for (const float x : dq) EXPECT_NEAR(x, 0.0f, 1e-5f);
+  for (const float x : dk) EXPECT_NEAR(x, 0.0f, 1e-5f);
+}
+
 TEST(Call, ContradictionsThrow) {
   std::vector<float> data(64);
   const flash_attn::Tensor tensor(data.data(), {1, 2, 2, 4});
