@@ -29,16 +29,16 @@ struct ScratchMap {
     size_t end = 0;
     const auto book = [&end](int64_t count, int64_t bytes) {
       const size_t at = end;
-      end += static_cast<size_t>(round_up(count * bytes, 64));
+      end += static_cast<size_t>(round_up(bounded_product(count, bytes), 64));
       return at;
     };
     threads = book(tiling.threads, tiling.thread_scratch_bytes);
     places = book(p.b + 1, sizeof(GradientPlace));
     hulls = book(bound.ranges, 16);
-    sinks = book(p.has_dsink ? bound.ranges * p.group : 0, 8);
-    slopes = book(p.has_dslopes ? bound.ranges * p.group : 0, 8);
-    by_key = book(bias == BiasGradient::by_key ? bound.range_keys * p.group : 0, 4);
-    by_row = book(bias == BiasGradient::by_row ? p.total_q * p.h_q : 0, 4);
+    sinks = book(p.has_dsink ? bounded_product(bound.ranges, p.group) : 0, 8);
+    slopes = book(p.has_dslopes ? bounded_product(bound.ranges, p.group) : 0, 8);
+    by_key = book(bias == BiasGradient::by_key ? bounded_product(bound.range_keys, p.group) : 0, 4);
+    by_row = book(bias == BiasGradient::by_row ? bounded_product(p.total_q, p.h_q) : 0, 4);
     sums = book(bound.sum_floats, 4);
     total = end;
   }
@@ -101,7 +101,7 @@ void run_range(GradientRun& run, const GradientPlace& at, int64_t r, int64_t loc
                          ? run.sums + at.sum + (head_k * schedule.ranges + range) * run.tiling.sum_floats(request.s_k)
                          : reinterpret_cast<float*>(scratch + run.tiling.kernel_scratch_bytes);
   task.dk = own;
-  task.dv = own + request.s_k * run.tiling.padded_d;
+  task.dv = own + run.tiling.dv_offset(request.s_k);
   const auto cleared = [](auto* base, int64_t offset, int64_t count) {
     if (!base) return base;
     std::fill_n(base + offset, count, 0);
@@ -166,7 +166,7 @@ void merge_task(GradientRun& run, int64_t t, char*) {
   task.key_end = std::min<int64_t>(task.key_begin + kSumKeys, request.s_k);
   task.stride = run.tiling.sum_floats(request.s_k);
   task.dk = run.sums + at.sum + head_k * ranges * task.stride;
-  task.dv = task.dk + request.s_k * run.tiling.padded_d;
+  task.dv = task.dk + run.tiling.dv_offset(request.s_k);
   task.hulls = run.hulls + 2 * (at.range + head_k * ranges);
   task.ranges = static_cast<int>(ranges);
   run.table.sum_keys(run.params, request, task);

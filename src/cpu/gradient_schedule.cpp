@@ -15,15 +15,7 @@ constexpr int64_t kWantedBlocks = 16;
 constexpr int64_t kMostBlockRows = 256;
 constexpr int64_t kBlockKeys = 128;
 
-// More than any memory, and far from overflow in what is computed from it: a plan that asks for so much can never run.
-constexpr int64_t kBeyondMemory = int64_t{1} << 50;
-
 int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
-
-int64_t bounded_product(int64_t a, int64_t b) {
-  int64_t product = 0;
-  return __builtin_mul_overflow(a, b, &product) ? kBeyondMemory : std::min(product, kBeyondMemory);
-}
 
 // All requests have the same lengths, those of the tensors.
 bool is_uniform(const Problem& p) {
@@ -42,12 +34,18 @@ GradientTiling tiling_for(const Problem& problem, const KernelTable& table, int 
   tiling.threads = threads;
   const GradientScratch scratch(tiling.format, problem.d, problem.d_v, tiling.block_rows, tiling.block_keys);
   tiling.kernel_scratch_bytes = scratch.total;
-  const int64_t sums = bounded_product(problem.max_s_k, 4 * (tiling.padded_d + tiling.padded_d_v));
+  const int64_t sums = bounded_product(round_up(problem.max_s_k, tiling.format.key_pad), 4 * (tiling.padded_d + tiling.padded_d_v));
   tiling.thread_scratch_bytes = round_up(scratch.total + sums, 64);
   return tiling;
 }
 
 }  // namespace
+
+int64_t bounded_product(int64_t a, int64_t b) {
+  constexpr int64_t kBeyondMemory = int64_t{1} << 50;
+  int64_t product = 0;
+  return __builtin_mul_overflow(a, b, &product) ? kBeyondMemory : std::min(product, kBeyondMemory);
+}
 
 GradientTiling choose_gradient_tiling(const Problem& problem, const KernelTable& table, int threads) {
   // A block's operands, and the weights of a block of keys, stay in a core's second cache.
@@ -110,6 +108,8 @@ GradientBound gradient_bound(const Problem& problem, const GradientTiling& tilin
     split_keys = std::min(split_keys, bounded_product(2 * kWantedTasks, problem.max_s_k));
   }
   bound.range_keys = split_keys + bounded_product(problem.h_k, all_keys);
+  // Each range's keys are padded.
+  split_keys += bounded_product(bound.ranges, tiling.format.key_pad - 1);
   bound.sum_floats = bounded_product(split_keys, tiling.padded_d + tiling.padded_d_v);
   return bound;
 }

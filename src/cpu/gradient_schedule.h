@@ -10,6 +10,9 @@
 
 namespace flash_attn::cpu {
 
+// a * b, cut at more than any memory and far from overflow: extents may be absurd, and a plan that asks for so much can never run.
+int64_t bounded_product(int64_t a, int64_t b);
+
 struct GradientTiling {
   GradientFormat format;
   int block_rows = 0, block_keys = 0;
@@ -18,7 +21,9 @@ struct GradientTiling {
   int64_t kernel_scratch_bytes = 0;  // a thread's, followed by sums of dK and dV for max_s_k keys
   int64_t thread_scratch_bytes = 0;
 
-  int64_t sum_floats(int64_t s_k) const { return s_k * (padded_d + padded_d_v); }
+  // A range's sums: dK's, then dV's.
+  int64_t dv_offset(int64_t s_k) const { return round_up(s_k, format.key_pad) * padded_d; }
+  int64_t sum_floats(int64_t s_k) const { return round_up(s_k, format.key_pad) * (padded_d + padded_d_v); }
 };
 
 GradientTiling choose_gradient_tiling(const Problem& problem, const KernelTable& table, int threads);

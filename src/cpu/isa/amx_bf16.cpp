@@ -26,6 +26,8 @@ namespace {
 #include "cpu/kernels/merge.h"
 #include "cpu/kernels/rows.h"
 #include "cpu/kernels/backward_f32.h"
+#include "cpu/kernels/backward_dot2.h"
+#include "cpu/kernels/backward_amx.h"
 #include "cpu/kernels/backward.h"
 
 constexpr PanelFormat kFormatF32{FA_PANEL_VECTORS * kWidth, false, 1, 1, 1};
@@ -39,9 +41,14 @@ void forward_panel(const ForwardParams& p, const Request& r, const ForwardTask& 
   run_panels<F32Products>(p, r, task, kFormatF32, scratch);
 }
 
-constexpr GradientFormat kGradientsF32{kPanelLanes, false, kWidth};
+constexpr GradientFormat kGradientsF32{kPanelLanes, false, kWidth, 1};
+constexpr GradientFormat kGradientsBf16{kPanelLanes, true, 32, 32};
 
 void backward(const BackwardParams& p, const Request& r, const BackwardTask& task, char* scratch) {
+  if (p.dtype == DType::bf16 && p.o_dtype == DType::bf16) {
+    const TileScope tiles;
+    return BackwardLoop<AmxGradients>(p, r, task, kGradientsBf16, scratch).run();
+  }
   BackwardLoop<F32Gradients>(p, r, task, kGradientsF32, scratch).run();
 }
 
@@ -51,7 +58,7 @@ void backward(const BackwardParams& p, const Request& r, const BackwardTask& tas
 extern const KernelTable kAmxBf16Table;
 const KernelTable kAmxBf16Table = {
     "amx_bf16",         amx_bf16::kFormatF32, amx_bf16::kFormatBf16,       amx_bf16::kMaxRows,      amx_bf16::forward_panel,
-    amx_bf16::run_rows, amx_bf16::merge_rows, amx_bf16::row_scratch_bytes, amx_bf16::kGradientsF32, amx_bf16::kGradientsF32,
+    amx_bf16::run_rows, amx_bf16::merge_rows, amx_bf16::row_scratch_bytes, amx_bf16::kGradientsF32, amx_bf16::kGradientsBf16,
     amx_bf16::backward, amx_bf16::sum_keys};
 
 }  // namespace flash_attn::cpu

@@ -36,8 +36,8 @@ void forward_panel(const ForwardParams& p, const Request& r, const ForwardTask& 
   run_panels<F32Products>(p, r, task, kFormatF32, scratch);
 }
 
-constexpr GradientFormat kGradientsF32{kPanelLanes, false, kWidth};
-constexpr GradientFormat kGradientsBf16{kPanelLanes, true, kWidth};
+constexpr GradientFormat kGradientsF32{kPanelLanes, false, kWidth, 1};
+constexpr GradientFormat kGradientsBf16{kPanelLanes, true, kWidth, 1};
 
 void backward(const BackwardParams& p, const Request& r, const BackwardTask& task, char* scratch) {
   if (p.dtype == DType::bf16 && p.o_dtype == DType::bf16)

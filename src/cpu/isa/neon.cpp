@@ -32,7 +32,7 @@ void forward_panel(const ForwardParams& p, const Request& r, const ForwardTask& 
   run_panels<F32Products>(p, r, task, kFormat, scratch);
 }
 
-constexpr GradientFormat kGradientsF32{kPanelLanes, false, kWidth};
+constexpr GradientFormat kGradientsF32{kPanelLanes, false, kWidth, 1};
 
 void backward(const BackwardParams& p, const Request& r, const BackwardTask& task, char* scratch) {
   BackwardLoop<F32Gradients>(p, r, task, kGradientsF32, scratch).run();

@@ -3,23 +3,6 @@
 // and dQ^T is added to; then dK and dV, of which the range has sums of its own, take what the block of rows adds. Written once over
 // Products (backward_f32.h, backward_dot2.h, backward_amx.h). Included inside an instruction set's namespace, after those.
 
-// Sum of a[x] * b[x] over rows of one dtype, in an order that depends on `count` alone.
-template <DType kType>
-static float dot_rows(const char* a, const char* b, int64_t count) {
-  constexpr int64_t bytes = kType == DType::f32 ? 4 : 2;
-  Vec sum = zero();
-  int64_t x = 0;
-  for (; x + kWidth <= count; x += kWidth) sum += load_as_float<kType>(a + x * bytes) * load_as_float<kType>(b + x * bytes);
-  if (x < count) sum += load_tail<kType>(a + x * bytes, count - x) * load_tail<kType>(b + x * bytes, count - x);
-  return reduce_add(sum);
-}
-
-static float dot_any_rows(DType dtype, const char* a, const char* b, int64_t count) {
-  if (dtype == DType::f32) return dot_rows<DType::f32>(a, b, count);
-  if (dtype == DType::f16) return dot_rows<DType::f16>(a, b, count);
-  return dot_rows<DType::bf16>(a, b, count);
-}
-
 // Write `count` floats times `factor` as elements of a dtype, or add them to what is there. Destroys the line.
 static void write_row(DType dtype, float* line, float factor, bool adds, char* target, int64_t count) {
   for (int64_t x = 0; x < count; ++x) line[x] *= factor;
@@ -52,6 +35,31 @@ static void fill_keep(const ForwardParams& p, const Request& r, int64_t head, in
   for (int64_t l = 0; l < rows; ++l) drop_weights(p, r, place_of(p, head, row_begin + l), j, keys, keep + l, kPanelLanes);
 }
 
+// A lane's largest score so far and the sum of its exponentials move on over a panel's keys.
+static __attribute__((noinline)) void renew_block(const float* scores, int64_t keys, const WeightRule& rule, float* top,
+                                                  float* sum) {
+  for (int v = 0; v < FA_PANEL_VECTORS; ++v) {
+    const Vec old_top = load(top + v * kWidth);
+    Vec new_top = old_top;
+    for (int64_t j = 0; j < keys; ++j) new_top = maximum(new_top, load(scores + j * kPanelLanes + v * kWidth));
+    const Vec base = maximum(set1(-__FLT_MAX__), new_top);  // finite, so that inf - inf never is
+    Vec new_sum = load(sum + v * kWidth) * rule.template weigh<5>(old_top, base);
+    for (int64_t j = 0; j < keys; ++j) new_sum += rule.template weigh<5>(load(scores + j * kPanelLanes + v * kWidth), base);
+    store(top + v * kWidth, new_top);
+    store(sum + v * kWidth, new_sum);
+  }
+}
+
+// values *= a factor a lane.
+static void multiply_lanes(float* values, const float* factors, int64_t keys) {
+  for (int64_t j = 0; j < keys; ++j)
+    for (int l = 0; l < kPanelLanes; l += kWidth)
+      store(values + j * kPanelLanes + l, load(values + j * kPanelLanes + l) * load(factors + l));
+}
+
+// The last bit of an lse beyond this would show in the weights: then the denominators are made again.
+constexpr float kLargestLse = 512.0f;
+
 template <class Products>
 struct BackwardLoop {
   static constexpr int kLanes = kPanelLanes;
@@ -61,14 +69,15 @@ struct BackwardLoop {
   const Request& r;
   const BackwardTask& task;
   int64_t row_begin = 0, rows = 0, panels = 0;  // the open block of rows
-  char *q_t, *dout_t, *q_rows, *dout_rows, *k_copy, *v_copy, *k_pairs, *weights, *dscores;
+  char *q_t, *dout_t, *o_t, *q_rows, *dout_rows, *k_copy, *v_copy, *k_pairs, *weights, *dscores;
   float *dq_t, *panel_scores, *panel_dscores, *extra, *keep, *slopes, *lines;
   uint32_t* panel_pairs;
-  float *top, *delta, *slope_sums;
+  float *top, *delta, *slope_sums, *shares;
   RowSpans spans;
-  bool scored;    // scores come out of score_pass, in the log2 domain
-  bool is_plain;  // nothing stands between the weights' gradients and the scores'
-  float factor;   // from stored scores to the log2 domain
+  bool scored;              // scores come out of score_pass, in the log2 domain
+  bool is_plain;            // nothing stands between the weights' gradients and the scores'
+  bool is_renewed = false;  // top is the largest score, and shares are what its exponentials are multiplied by
+  float factor;             // from stored scores to the log2 domain
   WeightRule rule{1.0f};
   PanelReach reach[kMaxPanels];
 
@@ -79,6 +88,7 @@ struct BackwardLoop {
     const auto floats = [scratch](int64_t offset) { return reinterpret_cast<float*>(scratch + offset); };
     q_t = scratch + at.q_t;
     dout_t = scratch + at.dout_t;
+    o_t = scratch + at.o_t;
     q_rows = scratch + at.q_rows;
     dout_rows = scratch + at.dout_rows;
     dq_t = floats(at.dq_t);
@@ -97,7 +107,8 @@ struct BackwardLoop {
     top = floats(at.stats);
     delta = top + p.block_rows;
     slope_sums = delta + p.block_rows;
-    spans = RowSpans(reinterpret_cast<char*>(slope_sums + p.block_rows), p.block_rows);
+    shares = slope_sums + p.block_rows;
+    spans = RowSpans(reinterpret_cast<char*>(shares + p.block_rows), p.block_rows);
     scored = needs_score_pass(p, r);
     is_plain = p.softcap == 0 && p.dropout_threshold == 0 && !task.slopes && !task.by_key && !task.by_row && !task.adds_to_dbias;
     factor = scored ? 1.0f : p.scale * kLog2E;
@@ -108,51 +119,92 @@ struct BackwardLoop {
   int64_t lane_bytes(int64_t padded) const { return padded * kLanes * kElement; }
   RowPlace place(int64_t x) const { return place_of(p, task.head, row_begin + x); }
 
-  // What a row's weights and gradients are measured from, and the sink's share of its gradient.
+  float lse_of(RowPlace row) const { return p.lse[query_offset(p.lse_axes, r, row.i, row.head)]; }
+
+  // What a row's weights and gradients are measured from.
   void open_row(int64_t x) {
     const RowPlace row = place(x);
-    const int64_t bytes = element_bytes(p.o_dtype);
-    const float lse = p.lse[query_offset(p.lse_axes, r, row.i, row.head)];
+    const float lse = lse_of(row);
     if (lse == FA_MINUS_INFINITY) {  // sees nothing: all its weights are 0
-      top[x] = __builtin_inff();
       delta[x] = 0;
       return;
     }
+    is_renewed = is_renewed || lse > kLargestLse || lse < -kLargestLse;
     top[x] = lse * (scored ? kLog2E : 1.0f / p.scale);
-    delta[x] = dot_any_rows(p.o_dtype, p.o + query_offset(p.o_axes, r, row.i, row.head) * bytes,
-                            p.dout + query_offset(p.dout_axes, r, row.i, row.head) * bytes, p.d_v);
     if (p.dlse) delta[x] -= p.dlse[query_offset(p.dlse_axes, r, row.i, row.head)];
-    if (task.sinks) {
-      const float share = __builtin_exp2f((p.sink[row.head] - lse) * kLog2E);
+  }
+
+  // The rows' largest scores and denominators from the scores as they are made here, instead of from lse.
+  void renew_rows(int64_t begin, int64_t end) {
+    for (int64_t x = 0; x < panels * kLanes; ++x) {
+      top[x] = x < rows && p.sink ? p.sink[place(x).head] * (scored ? kLog2E : 1.0f / p.scale) : FA_MINUS_INFINITY;
+      shares[x] = top[x] > FA_MINUS_INFINITY ? 1.0f : 0.0f;
+    }
+    for (int64_t key = begin; key < end; key += p.block_keys) {
+      const int64_t key_end = key + p.block_keys < end ? key + p.block_keys : end;
+      PanelStep steps[kMaxPanels];
+      const int count = meeting_panels(reach, panels, key, key_end, Products::kKeyStep, steps);
+      if (count == 0) continue;
+      const typename Products::Block block = Products::open_block(p, r, task.head_k, key, key_end - key, k_copy, v_copy, k_pairs);
+      float* const scores = Products::kIsDot2 ? panel_scores : reinterpret_cast<float*>(weights);
+      for (int s = 0; s < count; ++s) {
+        const PanelStep& at = steps[s];
+        Products::scores(p, block, at.begin - key, at.end - at.begin, q_t + at.n * lane_bytes(p.padded_d), scores);
+        settle(at, scores);
+        renew_block(scores, at.end - at.begin, rule, top + at.n * kLanes, shares + at.n * kLanes);
+      }
+    }
+    for (int64_t x = 0; x < panels * kLanes; ++x) {
+      if (shares[x] == 0) top[x] = __builtin_inff();
+      shares[x] = shares[x] == 0 ? 0.0f : 1.0f / shares[x];
+    }
+  }
+
+  // The sinks' share of the rows' gradients.
+  void take_sinks() {
+    for (int64_t x = 0; x < rows; ++x) {
+      const RowPlace row = place(x);
+      if (lse_of(row) == FA_MINUS_INFINITY) continue;
+      const float sink = p.sink[row.head];
+      const float share = is_renewed ? __builtin_exp2f((sink * (scored ? kLog2E : 1.0f / p.scale) - top[x]) * factor) * shares[x]
+                                     : __builtin_exp2f((sink - lse_of(row)) * kLog2E);
       task.sinks[row.head - task.head * p.group] -= static_cast<double>(share) * delta[x];
     }
   }
 
   void open_panel(int64_t n) {
-    const char *q_lanes[kLanes] = {}, *dout_lanes[kLanes] = {};
-    for (int64_t l = 0; l < kLanes; ++l) {
-      const int64_t x = n * kLanes + l;
-      top[x] = __builtin_inff();
-      delta[x] = slope_sums[x] = 0;
-      if (x >= rows) continue;
-      const RowPlace row = place(x);
+    const char *q_lanes[kLanes] = {}, *dout_lanes[kLanes] = {}, *o_lanes[kLanes] = {};
+    const int64_t live = rows - n * kLanes < kLanes ? rows - n * kLanes : kLanes;
+    for (int64_t l = 0; l < live; ++l) {
+      const RowPlace row = place(n * kLanes + l);
       q_lanes[l] = p.q + query_offset(p.q_axes, r, row.i, row.head) * element_bytes(p.dtype);
       dout_lanes[l] = p.dout + query_offset(p.dout_axes, r, row.i, row.head) * element_bytes(p.o_dtype);
-      open_row(x);
+      o_lanes[l] = p.o + query_offset(p.o_axes, r, row.i, row.head) * element_bytes(p.o_dtype);
     }
-    reach[n] = spans.reach(n * kLanes, (n + 1) * kLanes < rows ? (n + 1) * kLanes : rows);
+    reach[n] = spans.reach(n * kLanes, n * kLanes + live);
+    char* const dout_panel = dout_t + n * lane_bytes(p.padded_d_v);
     Products::pack_lanes(p.dtype, q_lanes, p.d, p.padded_d, q_t + n * lane_bytes(p.padded_d));
-    Products::pack_lanes(p.o_dtype, dout_lanes, p.d_v, p.padded_d_v, dout_t + n * lane_bytes(p.padded_d_v));
+    Products::pack_lanes(p.o_dtype, dout_lanes, p.d_v, p.padded_d_v, dout_panel);
+    Products::pack_lanes(p.o_dtype, o_lanes, p.d_v, p.padded_d_v, o_t);
     Products::pack_rows(p.dtype, q_lanes, p.d, p.padded_d, q_rows + n * lane_bytes(p.padded_d));
     Products::pack_rows(p.o_dtype, dout_lanes, p.d_v, p.padded_d_v, dout_rows + n * lane_bytes(p.padded_d_v));
+    Products::dot_lanes(o_t, dout_panel, p.d_v, delta + n * kLanes);
+    for (int64_t x = n * kLanes; x < (n + 1) * kLanes; ++x) {
+      top[x] = __builtin_inff();
+      slope_sums[x] = 0;
+      if (x < rows) open_row(x);
+    }
   }
 
-  void open_rows(int64_t begin) {
-    row_begin = begin;
-    rows = task.row_end - begin < p.block_rows ? task.row_end - begin : p.block_rows;
+  void open_rows(int64_t row, int64_t key_begin, int64_t key_end) {
+    row_begin = row;
+    is_renewed = false;
+    rows = task.row_end - row < p.block_rows ? task.row_end - row : p.block_rows;
     panels = (rows + kLanes - 1) / kLanes;
     spans.read(p, r, task.head, row_begin, rows, panels * kLanes);
     for (int64_t n = 0; n < panels; ++n) open_panel(n);
+    if (is_renewed) renew_rows(key_begin, key_end);
+    if (task.sinks) take_sinks();
     if (task.dk) __builtin_memset(dq_t, 0, static_cast<size_t>(panels * p.padded_d * kLanes) * 4);
   }
 
@@ -211,7 +263,7 @@ struct BackwardLoop {
       tops[v] = load(top + row + v * kWidth);
       deltas[v] = load(delta + row + v * kWidth);
     }
-    if (is_plain) {
+    if (is_plain && !is_renewed) {
       Products::score_gradients(scores, gradients, keys, rule, tops, deltas, panel_weights, panel_gradients, panel_pairs);
     } else {
       const int64_t live = rows - row < kLanes ? rows - row : kLanes;
@@ -220,6 +272,10 @@ struct BackwardLoop {
         multiply_panel(gradients, keep, keys);
       }
       gradient_block<Products::kExpDegree>(scores, gradients, keys, rule, tops, deltas);
+      if (is_renewed) {
+        multiply_lanes(scores, shares + row, keys);
+        multiply_lanes(gradients, shares + row, keys);
+      }
       if (p.dropout_threshold > 0) multiply_panel(scores, keep, keys);
       take_additions(at, gradients);
       if (!task.dk) return;
@@ -240,7 +296,7 @@ struct BackwardLoop {
 
   // dK and dV of the open block of keys, a run of keys at a time that the same panels reach.
   void add_keys(int64_t block_begin, int64_t block_end, const PanelStep* steps, int count) {
-    constexpr int64_t kRun = 16;
+    constexpr int64_t kRun = Products::kKeyRun;
     for (int64_t begin = block_begin; begin < block_end;) {
       int64_t end = begin, first = -1, last = -1;
       while (end < block_end) {
@@ -328,7 +384,7 @@ struct BackwardLoop {
       __builtin_memset(task.dv + begin * p.padded_d_v, 0, static_cast<size_t>((end - begin) * p.padded_d_v) * 4);
     }
     for (int64_t row = task.row_begin; row < task.row_end; row += p.block_rows) {
-      open_rows(row);
+      open_rows(row, begin, end);
       for (int64_t key = begin; key < end; key += p.block_keys)
         attend_block(key, key + p.block_keys < end ? key + p.block_keys : end);
       if (task.dk) write_dq();

@@ -107,6 +107,7 @@ static void pair_any_rows(const char* const* rows, int count, int64_t columns, i
 struct Dot2Gradients {
   static constexpr bool kIsDot2 = true;
   static constexpr int kKeyStep = 2;
+  static constexpr int kKeyRun = 2 * FA_TILE_ROWS;
   static constexpr int kExpDegree = 4;
 
   struct Block {
@@ -155,6 +156,15 @@ struct Dot2Gradients {
 
   static void pack_rows(DType, const char* const* rows, int64_t columns, int64_t stride, char* target) {
     pair_any_rows(rows, kPanelLanes, columns, stride, reinterpret_cast<uint32_t*>(target));
+  }
+
+  static void dot_lanes(const char* a, const char* b, int64_t columns, float* out) {
+    Vec sum[FA_PANEL_VECTORS] = {};
+    for (int64_t at = 0; at < (columns + 1) / 2 * kPanelLanes; at += kPanelLanes)
+      FA_UNROLL for (int v = 0; v < FA_PANEL_VECTORS; ++v) sum[v] =
+          dot2(sum[v], load_pairs(reinterpret_cast<const uint32_t*>(a) + at + v * kWidth),
+               load_pairs(reinterpret_cast<const uint32_t*>(b) + at + v * kWidth));
+    FA_UNROLL for (int v = 0; v < FA_PANEL_VECTORS; ++v) store(out + v * kWidth, sum[v]);
   }
 
   static void scores(const ForwardParams& p, const Block& block, int64_t j, int64_t keys, const char* q_t, float* out) {

@@ -61,6 +61,7 @@ static __attribute__((noinline)) void gradient_block(float* scores, float* dscor
 struct F32Gradients {
   static constexpr bool kIsDot2 = false;
   static constexpr int kKeyStep = 1;
+  static constexpr int kKeyRun = 2 * FA_TILE_ROWS;
   static constexpr int kExpDegree = 5;
 
   using Block = F32Products::Block;
@@ -82,6 +83,16 @@ struct F32Gradients {
       const int64_t used = rows[l] ? columns : 0;
       __builtin_memset(to + used, 0, static_cast<size_t>(stride - used) * 4);
     }
+  }
+
+  // Products of two packed panels lane by lane, summed in the order in which weight_gradients sums them: where one key has all the
+  // weight, its gradient and the row's delta are equal to the bit.
+  static void dot_lanes(const char* a, const char* b, int64_t columns, float* out) {
+    Vec sum[FA_PANEL_VECTORS] = {};
+    for (int64_t at = 0; at < columns * kPanelLanes; at += kPanelLanes)
+      FA_UNROLL for (int v = 0; v < FA_PANEL_VECTORS; ++v) sum[v] +=
+          load(reinterpret_cast<const float*>(a) + at + v * kWidth) * load(reinterpret_cast<const float*>(b) + at + v * kWidth);
+    FA_UNROLL for (int v = 0; v < FA_PANEL_VECTORS; ++v) store(out + v * kWidth, sum[v]);
   }
 
   static void scores(const ForwardParams& p, const Block& block, int64_t j, int64_t keys, const char* q_t, float* out) {

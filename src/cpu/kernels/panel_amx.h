@@ -128,18 +128,19 @@ FA_INLINE Vec pair_rows(const uint16_t* a, const uint16_t* b, int64_t count) {
   return reinterpret_cast<Vec>(_mm512_or_si512(low, _mm512_slli_epi32(high, 16)));
 }
 
-// target[c * stride + key] = V[j + key][c] for c < rows and keys rounded up to 32; zeros where there is no element.
-static __attribute__((noinline)) void transpose_values(const ForwardParams& p, const Request& r, int64_t head_k, int64_t j,
-                                                       int64_t count, uint16_t* target, int64_t stride, int64_t rows) {
+// target[c * stride + key] = V[j + key][c], or K's, for c < rows and keys rounded up to 32; zeros where there is no element.
+static __attribute__((noinline)) void transpose_keys(const ForwardParams& p, const Request& r, bool is_value, int64_t head_k,
+                                                     int64_t j, int64_t count, uint16_t* target, int64_t stride, int64_t rows) {
+  const int64_t columns = is_value ? p.d_v : p.d;
   for (int64_t group = 0; group < count; group += kTileDepth) {
     const uint16_t* lines[kTileDepth] = {};
     for (int64_t x = 0; x < kTileDepth && group + x < count;) {
-      const KeyRun run = key_run(p, r, true, head_k, j + group + x);
+      const KeyRun run = key_run(p, r, is_value, head_k, j + group + x);
       for (int64_t n = 0; n < run.rows && x < kTileDepth && group + x < count; ++n, ++x)
         lines[x] = reinterpret_cast<const uint16_t*>(run.base + n * run.stride_bytes);
     }
     for (int64_t c = 0; c < rows; c += 16) {
-      const int64_t live = p.d_v - c < 16 ? (p.d_v > c ? p.d_v - c : 0) : 16;
+      const int64_t live = columns - c < 16 ? (columns > c ? columns - c : 0) : 16;
       Vec square[16];
       FA_UNROLL for (int x = 0; x < 16; ++x) {
         const uint16_t* a = lines[2 * x];
@@ -187,7 +188,7 @@ struct AmxProducts {
     }
     block.v_stride = p.block_keys;
     block.v_t = reinterpret_cast<uint16_t*>(v_copy);
-    transpose_values(p, r, head_k, j, count, reinterpret_cast<uint16_t*>(v_copy), block.v_stride, round_up(p.d_v, kTileDepth));
+    transpose_keys(p, r, true, head_k, j, count, reinterpret_cast<uint16_t*>(v_copy), block.v_stride, round_up(p.d_v, kTileDepth));
     return block;
   }
 

@@ -136,8 +136,8 @@ struct BackwardTask {
   int64_t row_begin = 0, row_end = 0;
   int64_t key_begin = 0, key_end = 0;  // clips the keys; multiples of block_keys, or s_k
 
-  float* dk = nullptr;         // [s_k][padded_d], not scaled; null: neither dq nor dk and dv are wanted
-  float* dv = nullptr;         // [s_k][padded_d_v]
+  float* dk = nullptr;         // [s_k, padded][padded_d], not scaled; null: neither dq nor dk and dv are wanted
+  float* dv = nullptr;         // [s_k, padded][padded_d_v]
   int64_t* hull = nullptr;     // out, [2]: the keys that dk and dv are written for
   double* sinks = nullptr;     // [group], added to: gradients of the sinks; nullable
   double* slopes = nullptr;    // [group], added to: gradients of the slopes; nullable
@@ -162,15 +162,16 @@ struct GradientFormat {
   int lanes = 0;         // query rows of a panel
   bool is_dot2 = false;  // bf16 products on pairs
   int pad = 1;           // head dims are padded to a multiple of this many elements
+  int key_pad = 1;       // and the keys of dK's and dV's sums to a multiple of this
 };
 
 // Offsets, in bytes, of a thread's arrays in a backward run.
 struct GradientScratch {
-  int64_t q_t, dout_t, q_rows, dout_rows, dq_t;      // of a block of rows
-  int64_t k_copy, v_copy, k_pairs;                   // of a block of keys
-  int64_t weights, dscores;                          // of both, panel by panel
-  int64_t panel_scores, panel_dscores, panel_pairs;  // of one panel and a block of keys
-  int64_t extra, keep, slopes;                       // likewise
+  int64_t q_t, dout_t, o_t, q_rows, dout_rows, dq_t;  // of a block of rows
+  int64_t k_copy, v_copy, k_pairs;                    // of a block of keys
+  int64_t weights, dscores;                           // of both, panel by panel
+  int64_t panel_scores, panel_dscores, panel_pairs;   // of one panel and a block of keys
+  int64_t extra, keep, slopes;                        // likewise
   int64_t lines, stats, total;
 
   GradientScratch(const GradientFormat& format, int64_t d, int64_t d_v, int64_t rows, int64_t keys) {
@@ -185,6 +186,7 @@ struct GradientScratch {
     const int64_t panel = keys * format.lanes * 4;
     q_t = book(rows * padded_d * element);
     dout_t = book(rows * padded_d_v * element);
+    o_t = book(format.lanes * padded_d_v * element);  // one panel's
     q_rows = book(rows * padded_d * element);
     dout_rows = book(rows * padded_d_v * element);
     dq_t = book(rows * padded_d * 4);
@@ -200,7 +202,7 @@ struct GradientScratch {
     keep = book(panel);
     slopes = book(panel);
     lines = book(16 * (padded_d > padded_d_v ? padded_d : padded_d_v) * 4);
-    stats = book(rows * 8 * 4);
+    stats = book(rows * 9 * 4);
     total = end;
   }
 };
