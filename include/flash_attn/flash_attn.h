@@ -211,7 +211,8 @@ typedef struct fa_attention_desc {
   fa_tensor_desc dsink;   /* optional gradient of sink, f32 [h_q] */
   fa_tensor_desc dslopes; /* optional gradient of the ALiBi slopes, f32, their shape */
 
-  const char* kernel;    /* force a kernel by name (see fa_explain); NULL: the planner chooses. Copied by fa_plan_create */
+  const char* kernel;    /* force a kernel by name (see fa_explain); NULL: the planner chooses. Copied by fa_plan_create. GPU: a
+                            schedule may be forced too, "sm80_fwd:tile_q=64,tile_k=32", by the fields that fa_explain prints */
   const char* isa;       /* CPU: force an instruction set by name (see fa_cpu_isa_name); NULL: the best of this machine */
   const char* score_mod; /* GPU: source of a function applied to scores; NULL: none */
 } fa_attention_desc;

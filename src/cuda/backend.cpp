@@ -4,6 +4,7 @@
 
 #include "cuda/ahead.h"
 #include "cuda/device.h"
+#include "cuda/entries/tuning.h"
 #include "cuda/expectation.h"
 #include "cuda/jit/kernel_store.h"
 
@@ -17,7 +18,7 @@ Status check_name(const Problem& problem) {
   if (problem.kernel.empty()) return {};
   std::string names;
   for (const KernelEntry* entry : kEntries) {
-    if (problem.kernel == entry->name) return {};
+    if (kernel_name_of(problem.kernel) == entry->name) return {};
     names += (names.empty() ? "" : ", ") + std::string(entry->name);
   }
   return invalid("kernel is \"%s\" but GPUs have: %s", problem.kernel.c_str(), names.c_str());
@@ -31,7 +32,7 @@ Status choose_entry(const Problem& problem, const DeviceInfo& device, const Kern
   Status first;
   for (const KernelEntry* entry : kEntries) {
     std::string reason;
-    if (!problem.kernel.empty() && problem.kernel != entry->name) {
+    if (!problem.kernel.empty() && kernel_name_of(problem.kernel) != entry->name) {
       reason = "another kernel is forced by name";
     } else if (entry->direction != problem.direction && problem.kernel.empty()) {
       reason = entry->direction == Direction::forward ? "serves the forward" : "serves the backward";
@@ -83,6 +84,7 @@ Status expect(const Problem& problem, std::string* text) {
   DeviceInfo device;
   FA_TRY(get_device(problem.device_index, &device));
   *text = expectation_text(problem, device);
+  if (problem.direction == Direction::forward) *text += "tuning class: " + class_text(classify(problem, device)) + "\n";
   return {};
 }
 

@@ -4,6 +4,7 @@
 
 #include "cuda/entries/entry.h"
 #include "cuda/entries/forward_params.h"
+#include "cuda/entries/tuning.h"
 
 #include <algorithm>
 #include <cstdint>
@@ -101,6 +102,20 @@ void set_tile(const Problem& p, const DeviceInfo& device, Sm80ForwardConfig* c) 
   }
 }
 
+// What the caller forces behind the kernel's name.
+Status force_tile(const Problem& p, Sm80ForwardConfig* c) {
+  if (forced_fields_of(p.kernel).empty()) return {};
+  FA_TRY(apply_forced_fields(p.kernel, {"tile_q", "tile_k", "warps", "blocks_per_sm"}, c));
+  if ((c->tile_q != kLeastTile && c->tile_q != kShortTile && c->tile_q != kTallTile) || c->warps < 1 ||
+      c->tile_q % (16 * c->warps) != 0 || c->strips() > 2)
+    return unsupported("tile_q is %d and warps %d but tile_q must be 32, 64 or 128, and a warp owns 16 or 32 of its rows",
+                       c->tile_q, c->warps);
+  if (c->tile_k < kLeastKeyTile || c->tile_k > 128 || c->tile_k % kLeastKeyTile != 0)
+    return unsupported("tile_k is %d but must be a multiple of 16 up to 128", c->tile_k);
+  if (c->blocks_per_sm < 1 || c->blocks_per_sm > 4) return unsupported("blocks_per_sm is %d but must be 1 to 4", c->blocks_per_sm);
+  return {};
+}
+
 // Blocks that run at a time.
 int64_t resident_blocks(const Problem& p, const DeviceInfo& device) {
   return 2 * int64_t{p.sm_limit > 0 ? std::min(p.sm_limit, device.multiprocessors) : device.multiprocessors};
@@ -172,6 +187,7 @@ size_t partial_bytes(const Problem& p, int tile_q) { return static_cast<size_t>(
 Status configure_sm80(const Problem& p, const DeviceInfo& device, Sm80ForwardConfig* config, int* splits) {
   set_features(p, config);
   set_tile(p, device, config);
+  FA_TRY(force_tile(p, config));
   if (!fits(*config, device))
     return unsupported("d %lld and d_v %lld need %d bytes of shared memory but GPU %d has %d for a block", number(p.d),
                        number(p.d_v), config->shared_bytes(), device.index, device.shared_bytes);
@@ -179,6 +195,7 @@ Status configure_sm80(const Problem& p, const DeviceInfo& device, Sm80ForwardCon
   if (*splits > 1) {
     config->has_splits = true;
     set_tile(p, device, config);
+    FA_TRY(force_tile(p, config));
     *splits = std::max(2, choose_splits(p, device, *config));
   }
   // Divided so that no product overflows: b * h_q is below 2^31, tiles and splits as well.

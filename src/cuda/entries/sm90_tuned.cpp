@@ -1,0 +1,77 @@
+// See sm90_tuned.h.
+#include "cuda/entries/sm90_tuned.h"
+
+#include <algorithm>
+
+namespace flash_attn::cuda {
+namespace {
+
+struct Schedule {
+  int groups, tile_k, stages;
+  bool takes_turns, shares_q_buffer, overlaps_tiles;
+  int consumer_registers, producer_registers;
+};
+
+struct Row {
+  ProblemClass problem_class;
+  Schedule schedule;
+};
+
+#define FA_TUNED(capability, d, d_v, mask, features, rows, work, keys, ...) \
+  {{capability, d, d_v, MaskClass::mask, FeatureClass::features, RowClass::rows, WorkClass::work, KeyClass::keys}, {__VA_ARGS__}},
+constexpr Row kRows[] = {
+#include "cuda/entries/sm90_tuned.inc"
+    {}  // of no class: the table may be empty
+};
+#undef FA_TUNED
+
+// Registers of a multiprocessor, and of a thread: what is given to one warp group is taken from another.
+constexpr int kRegisters = 65536, kUnit = 8, kFewest = 24, kMost = 240;
+
+bool is_register_count(int count) { return count % kUnit == 0 && count >= kFewest && count <= kMost; }
+
+// All threads start with the same number; the groups' own numbers must not add up to more.
+int register_pool(const Sm90ForwardConfig& c) { return (c.groups + 1) * (kRegisters / c.threads() / kUnit * kUnit); }
+
+}  // namespace
+
+void apply_tuned_sm90(const ProblemClass& problem_class, Sm90ForwardConfig* c) {
+  const auto at =
+      std::find_if(std::begin(kRows), std::end(kRows), [&](const Row& row) { return row.problem_class == problem_class; });
+  if (at == std::end(kRows)) return;
+  c->groups = at->schedule.groups;
+  c->tile_k = at->schedule.tile_k;
+  c->stages = at->schedule.stages;
+  c->takes_turns = at->schedule.takes_turns;
+  c->shares_q_buffer = at->schedule.shares_q_buffer;
+  c->overlaps_tiles = at->schedule.overlaps_tiles;
+  c->consumer_registers = at->schedule.consumer_registers;
+  c->producer_registers = at->schedule.producer_registers;
+}
+
+Status apply_forced_sm90(const Problem& problem, Sm90ForwardConfig* config) {
+  return apply_forced_fields(problem.kernel,
+                             {"groups", "tile_k", "stages", "takes_turns", "shares_q_buffer", "overlaps_tiles", "is_dynamic",
+                              "lazy_log2", "consumer_registers", "producer_registers"},
+                             config);
+}
+
+Status check_schedule_sm90(const Sm90ForwardConfig& c, int shared_bytes) {
+  if (c.groups < 1 || c.groups > 3) return unsupported("groups is %d but must be 1 to 3", c.groups);
+  if (c.tile_k < 16 || c.tile_k > 256 || c.tile_k % 16 != 0)
+    return unsupported("tile_k is %d but must be a multiple of 16 up to 256", c.tile_k);
+  if (c.stages < 2 || c.stages > 4) return unsupported("stages is %d but must be 2 to 4", c.stages);
+  if (c.lazy_log2 > 14) return unsupported("lazy_log2 is %d but must be at most 14", c.lazy_log2);
+  if (c.shares_q_buffer && c.slabs_v() > c.slabs()) return unsupported("shares_q_buffer is set but o is wider than q");
+  if (!is_register_count(c.consumer_registers) || !is_register_count(c.producer_registers))
+    return unsupported("consumer_registers is %d and producer_registers %d but both must be multiples of 8 from 24 to 240",
+                       c.consumer_registers, c.producer_registers);
+  if (c.groups * c.consumer_registers + c.producer_registers > register_pool(c))
+    return unsupported("%d groups of %d registers and one of %d need more than the %d that all groups have", c.groups,
+                       c.consumer_registers, c.producer_registers, register_pool(c));
+  if (const int needed = Sm90Layout(c).total; needed > shared_bytes)
+    return unsupported("d %d with d_v %d needs %d bytes of shared memory and the device has %d", c.d, c.d_v, needed, shared_bytes);
+  return {};
+}
+
+}  // namespace flash_attn::cuda

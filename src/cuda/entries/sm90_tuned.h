@@ -1,0 +1,20 @@
+// The Hopper forward kernel's schedules by class of problem, as `flash-attn bench --tune` has measured them, and which schedules
+// make a kernel at all.
+#pragma once
+
+#include "core/status.h"
+#include "cuda/entries/tuning.h"
+#include "cuda/kernels/sm90_configs.h"
+
+namespace flash_attn::cuda {
+
+// Sets the schedule of a row of the table; leaves the configuration as it is where no row has the class.
+void apply_tuned_sm90(const ProblemClass& problem_class, Sm90ForwardConfig* config);
+
+// Sets what the caller forces behind the kernel's name.
+Status apply_forced_sm90(const Problem& problem, Sm90ForwardConfig* config);
+
+// ok if the kernel can be built and run with this schedule on a device with so much shared memory, else what is wrong with it.
+Status check_schedule_sm90(const Sm90ForwardConfig& config, int shared_bytes);
+
+}  // namespace flash_attn::cuda
