@@ -78,6 +78,7 @@ BackwardPreConfig pre_config(const Problem& p, const BackwardShape& shape) {
   c.dtype = shape.copies_dout ? p.dtype : p.o_dtype;
   c.o_dtype = p.o_dtype;
   c.d_v = static_cast<int>(p.d_v);
+  c.tile = shape.stat_tile;
   c.sums_d = shape.sums_d;
   const int64_t element = dtype_bytes(p.o_dtype);
   c.access = std::min(access_of(p.o, element, p.o_alignment), access_of(p.dout, element, p.dout_alignment));
@@ -89,8 +90,9 @@ BackwardPostConfig post_config(const Problem& p, const BackwardShape& shape) {
   BackwardPostConfig c;
   c.dq_dtype = p.dq_dtype;
   c.d = static_cast<int>(p.d);
+  c.tile = shape.stat_tile;
   c.sums_d = shape.sums_d;
-  c.pairs = has_gradient_pairs(p.dq, p.dq_dtype, p.dq_alignment);
+  c.access = access_of(p.dq, dtype_bytes(p.dq_dtype), p.dq_alignment);
   c.accumulates = p.accumulates_dq;
   c.has_lengths = reads_lengths(p);
   return c;
@@ -181,10 +183,6 @@ int backward_access(const Problem& p, bool copies_dout) {
       {access_of(p.q, element, p.q_alignment), access_of(p.k, element, p.k_alignment), access_of(p.v, element, p.v_alignment)});
   if (!copies_dout) access = std::min(access, access_of(p.dout, element, p.dout_alignment));
   return access;
-}
-
-bool has_gradient_pairs(const Axes& axes, DType dtype, int64_t alignment) {
-  return axes.batch % 2 == 0 && axes.row % 2 == 0 && axes.head % 2 == 0 && alignment % (2 * dtype_bytes(dtype)) == 0;
 }
 
 size_t backward_scratch_bytes(const Problem& p, const BackwardShape& shape) { return book(p, shape).total(); }

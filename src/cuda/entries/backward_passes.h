@@ -29,9 +29,8 @@ Status check_backward_features(const Problem& problem);
 // Everything of a run's parameters but pointers and the main kernel's cutting into items.
 BackwardParams shape_backward_params(const Problem& problem, const BackwardShape& shape);
 
-// Of q, k, v, dout: bytes that rows are multiples of; of gradients: pairs of elements.
+// Bytes that rows of q, k, v and, if it is read, dout are multiples of.
 int backward_access(const Problem& problem, bool copies_dout);
-bool has_gradient_pairs(const Axes& axes, DType dtype, int64_t alignment);
 
 size_t backward_scratch_bytes(const Problem& problem, const BackwardShape& shape);
 

@@ -46,14 +46,15 @@ void set_gradients(const Problem& p, Sm80BackwardConfig* c) {
   if (c->role == BackwardRole::queries) {
     c->first_dtype = p.dq_dtype;
     c->adds_first = p.accumulates_dq;
-    c->pairs = has_gradient_pairs(p.dq, p.dq_dtype, p.dq_alignment);
+    c->gradient_access = access_of(p.dq, dtype_bytes(p.dq_dtype), p.dq_alignment);
   }
   if (c->role != BackwardRole::keys) return;
   c->first_dtype = p.dk_dtype;
   c->second_dtype = p.dv_dtype;
   c->adds_first = p.accumulates_dk;
   c->adds_second = p.accumulates_dv;
-  c->pairs = has_gradient_pairs(p.dk, p.dk_dtype, p.dk_alignment) && has_gradient_pairs(p.dv, p.dv_dtype, p.dv_alignment);
+  c->gradient_access =
+      std::min(access_of(p.dk, dtype_bytes(p.dk_dtype), p.dk_alignment), access_of(p.dv, dtype_bytes(p.dv_dtype), p.dv_alignment));
 }
 
 // The largest tile that leaves room in registers beside the accumulators and what the features need.

@@ -13,6 +13,7 @@ struct BackwardPreConfig {
   DType dtype = DType::bf16;    // q
   DType o_dtype = DType::bf16;  // o, dout
   int d_v = 128;
+  int tile = 64;     // rows of a block: stat_tile
   int sums_d = 128;  // columns of a row of dq_sums; 0: there are none
   int access = 16;   // bytes that rows of o and dout are multiples of
   bool has_lengths = false;
@@ -22,6 +23,7 @@ struct BackwardPreConfig {
     visit("dtype", dtype);
     visit("o_dtype", o_dtype);
     visit("d_v", d_v);
+    visit("tile", tile);
     visit("sums_d", sums_d);
     visit("access", access);
     visit("has_lengths", has_lengths);
@@ -37,8 +39,9 @@ struct BackwardPreConfig {
 struct BackwardPostConfig {
   DType dq_dtype = DType::bf16;
   int d = 128;
+  int tile = 64;  // rows of a block: stat_tile
   int sums_d = 128;
-  bool pairs = true;  // rows of dq start at multiples of two elements
+  int access = 16;  // bytes that rows of dq are multiples of
   bool accumulates = false;
   bool has_lengths = false;
 
@@ -46,8 +49,9 @@ struct BackwardPostConfig {
   constexpr void fields(Visitor&& visit) const {
     visit("dq_dtype", dq_dtype);
     visit("d", d);
+    visit("tile", tile);
     visit("sums_d", sums_d);
-    visit("pairs", pairs);
+    visit("access", access);
     visit("accumulates", accumulates);
     visit("has_lengths", has_lengths);
   }

@@ -43,54 +43,65 @@ struct BackwardPre {
     for (int n = 0; n < 8; n += 2) write_pair<C.dtype, C.copy_columns(), true>(row, chunk * 8 + n, x[n], x[n + 1]);
   }
 
-  // One row, by kLanes neighbouring lanes.
-  static __device__ __forceinline__ void open_row(const BackwardParams& p, const StatTile& tile, int row, int lane) {
+  // A row on its way: this lane's chunk of o and dout, and what the first lane needs of the row.
+  struct Row {
+    float o[8], dout[8];
+    float lse, dlse;
+  };
+  static __device__ __forceinline__ void load_row(const BackwardParams& p, const StatTile& tile, int row, int lane, Row& to) {
     const long long i = tile.first + row;
-    float sum = 0;
-    const bool is_live = i < tile.request.s_q;
-    if (is_live) {
-      const char* const o = p.o + query_offset(p.o_axes, tile.request, i, tile.head) * kElement;
-      const char* const dout = p.dout + query_offset(p.dout_axes, tile.request, i, tile.head) * kElement;
 #pragma unroll
-      for (int chunk = lane; chunk < kChunks; chunk += kLanes) {
-        float x[8], y[8];
-        load_chunk(o, chunk, x);
-        load_chunk(dout, chunk, y);
-#pragma unroll
-        for (int n = 0; n < 8; ++n) sum = fmaf(x[n], y[n], sum);
-        if constexpr (C.copies_dout()) copy_chunk_of_dout(p, tile.stat_at + row, chunk, y);
-      }
+    for (int n = 0; n < 8; ++n) to.o[n] = to.dout[n] = 0;
+    to.lse = minus_infinity();
+    to.dlse = 0;
+    if (row >= C.tile || i >= tile.request.s_q) return;
+    if (lane == 0) {
+      to.lse = p.lse[query_offset(p.lse_axes, tile.request, i, tile.head)];
+      if (p.dlse) to.dlse = p.dlse[query_offset(p.dlse_axes, tile.request, i, tile.head)];
     }
+    if (lane >= kChunks) return;
+    load_chunk(p.o + query_offset(p.o_axes, tile.request, i, tile.head) * kElement, lane, to.o);
+    load_chunk(p.dout + query_offset(p.dout_axes, tile.request, i, tile.head) * kElement, lane, to.dout);
+  }
+
+  static __device__ __forceinline__ void write_row(const BackwardParams& p, const StatTile& tile, int row, int lane,
+                                                   const Row& from) {
+    if constexpr (C.copies_dout()) {
+      if (row < C.tile && tile.first + row < tile.request.s_q && lane < kChunks)
+        copy_chunk_of_dout(p, tile.stat_at + row, lane, from.dout);
+    }
+    float sum = 0;
+#pragma unroll
+    for (int n = 0; n < 8; ++n) sum = fmaf(from.o[n], from.dout[n], sum);
 #pragma unroll
     for (int step = kLanes / 2; step > 0; step /= 2) sum += __shfl_xor_sync(0xffffffffu, sum, step);
-    if (lane != 0) return;
-    float lse2 = -minus_infinity(), delta = 0;
-    if (is_live) {
-      const float lse = p.lse[query_offset(p.lse_axes, tile.request, i, tile.head)];
-      if (lse != minus_infinity()) {
-        lse2 = lse * kLog2E;
-        delta = sum;
-        if (p.dlse) delta -= p.dlse[query_offset(p.dlse_axes, tile.request, i, tile.head)];
-      }
-    }
-    p.row_lse2[tile.stat_at + row] = lse2;
-    p.row_delta[tile.stat_at + row] = delta;
+    if (lane != 0 || row >= C.tile) return;
+    const bool sees_nothing = from.lse == minus_infinity();  // a row behind the last one neither
+    p.row_lse2[tile.stat_at + row] = sees_nothing ? -minus_infinity() : from.lse * kLog2E;
+    p.row_delta[tile.stat_at + row] = sees_nothing ? 0.0f : sum - from.dlse;
   }
 
   static __device__ __forceinline__ void run(const BackwardParams& p, int item) {
     const StatTile tile = find_stat_tile<C.has_lengths>(p, item);
     if (tile.first >= tile.request.s_q) return;
-    if constexpr (C.sums_d > 0) {
-      float4* const sums = reinterpret_cast<float4*>(p.dq_sums + tile.stat_at * C.sums_d);
-      const int count = p.stat_tile * (C.sums_d / 4);
-      for (int n = static_cast<int>(threadIdx.x); n < count; n += C.threads()) sums[n] = make_float4(0, 0, 0, 0);
-    }
-    const int lane = static_cast<int>(threadIdx.x) % kLanes;
+    constexpr int kAtOnce = C.tile / kRowsAtOnce >= 2 ? 2 : 1;  // so many rows of a lane are on their way
+    const int lane = static_cast<int>(threadIdx.x) % kLanes, first = static_cast<int>(threadIdx.x) / kLanes;
 #pragma unroll 1
-    for (int base = 0; base < p.stat_tile; base += kRowsAtOnce) {
-      const int row = base + static_cast<int>(threadIdx.x) / kLanes;
-      if (base + kRowsAtOnce <= p.stat_tile || row < p.stat_tile) open_row(p, tile, row, lane);
+    for (int base = 0; base < C.tile; base += kAtOnce * kRowsAtOnce) {
+      Row row[kAtOnce];
+#pragma unroll
+      for (int n = 0; n < kAtOnce; ++n) load_row(p, tile, base + n * kRowsAtOnce + first, lane, row[n]);
+      if constexpr (C.sums_d > 0) {
+        if (base == 0) clear_sums(p, tile);
+      }
+#pragma unroll
+      for (int n = 0; n < kAtOnce; ++n) write_row(p, tile, base + n * kRowsAtOnce + first, lane, row[n]);
     }
+  }
+
+  static __device__ __forceinline__ void clear_sums(const BackwardParams& p, const StatTile& tile) {
+    float4* const sums = reinterpret_cast<float4*>(p.dq_sums + tile.stat_at * C.sums_d);
+    for (int n = static_cast<int>(threadIdx.x); n < C.tile * (C.sums_d / 4); n += C.threads()) sums[n] = make_float4(0, 0, 0, 0);
   }
 };
 

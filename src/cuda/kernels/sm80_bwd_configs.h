@@ -41,7 +41,7 @@ struct Sm80BackwardConfig {
   DType first_dtype = DType::bf16;   // of dk, or of dq
   DType second_dtype = DType::bf16;  // of dv
   bool adds_first = false, adds_second = false;
-  bool pairs = true;  // rows of the gradients start at multiples of two elements
+  int gradient_access = 16;  // bytes that rows of the gradients are multiples of
 
   template <class Visitor>
   constexpr void fields(Visitor&& visit) const {
@@ -72,7 +72,7 @@ struct Sm80BackwardConfig {
     visit("second_dtype", second_dtype);
     visit("adds_first", adds_first);
     visit("adds_second", adds_second);
-    visit("pairs", pairs);
+    visit("gradient_access", gradient_access);
   }
 
   constexpr bool operator==(const Sm80BackwardConfig&) const = default;

@@ -40,7 +40,7 @@ struct BackwardTiles {
   const BackwardParams& p;
   unsigned shared;
   Request request;
-  int head = 0;           // query head
+  int head = 0;                           // query head
   long long stat_first = 0, stat_at = 0;  // row 0 of the request, and of request and head, in the statistics
   KeyRows keys;
   DropoutKey dropout;
@@ -255,13 +255,22 @@ struct BackwardTiles {
                                                   int first, int count, int column, float factor) {
 #pragma unroll
     for (int n = 0; n < 2 * kRowStrips; ++n) {
-      const int row = first + n / 2 * 16 + n % 2 * 8 + lane_id() / 4;
-      if (row >= count) continue;
+      const int row = first + n / 2 * 16 + n % 2 * 8 + lane_id() / 4, at = n % 2 * 2;
       char* const line = base + row * stride * gradient_bytes(kType);
+      const bool is_there = row < count;
+      const float(&tile)[kColumnTiles][4] = acc[n / 2];
 #pragma unroll
-      for (int t = 0; t < kColumnTiles; ++t)
-        put_pair<kType, kColumns, C.pairs, kAdds>(line, column + 8 * t + lane_id() % 4 * 2, acc[n / 2][t][n % 2 * 2] * factor,
-                                                  acc[n / 2][t][n % 2 * 2 + 1] * factor);
+      for (int t = 0; t + 4 <= kColumnTiles; t += 4) {
+        const float x[4] = {tile[t][at] * factor, tile[t + 1][at] * factor, tile[t + 2][at] * factor, tile[t + 3][at] * factor};
+        const float y[4] = {tile[t][at + 1] * factor, tile[t + 1][at + 1] * factor, tile[t + 2][at + 1] * factor,
+                            tile[t + 3][at + 1] * factor};
+        put_tiles<kType, kColumns, kAdds, C.gradient_access>(line, column + 8 * t, x, y, is_there);
+      }
+      if (!is_there) continue;
+#pragma unroll
+      for (int t = kColumnTiles / 4 * 4; t < kColumnTiles; ++t)
+        put_pair<kType, kColumns, (C.gradient_access >= 2 * gradient_bytes(kType)), kAdds>(
+            line, column + 8 * t + lane_id() % 4 * 2, tile[t][at] * factor, tile[t][at + 1] * factor);
     }
   }
 };

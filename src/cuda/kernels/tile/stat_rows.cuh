@@ -12,7 +12,8 @@ __device__ __forceinline__ long long first_stat_row(const BackwardParams& p, con
   return request.index * p.stat_tiles * tile;
 }
 
-// A tile of a request's rows, as the small kernels share them out: items run over tiles, then heads, then requests.
+// A tile of a request's rows, as the small kernels share them out: items run over heads, then tiles, then requests, as heads of a
+// row are neighbours in memory.
 struct StatTile {
   Request request;
   int head, first;    // first row
@@ -21,10 +22,10 @@ struct StatTile {
 template <bool kHasLengths>
 __device__ __forceinline__ StatTile find_stat_tile(const BackwardParams& p, int item) {
   StatTile tile;
-  const int unit = item / p.stat_tiles;
-  const int r = unit / p.slots;
-  tile.head = unit - r * p.slots;
-  tile.first = (item - unit * p.stat_tiles) * p.stat_tile;
+  const int unit = item / p.slots;
+  const int r = unit / p.stat_tiles;
+  tile.head = item - unit * p.slots;
+  tile.first = (unit - r * p.stat_tiles) * p.stat_tile;
   tile.request = find_request<kHasLengths>(p, r);
   tile.stat_at = tile.head * p.stat_rows + first_stat_row(p, tile.request) + tile.first;
   return tile;

@@ -89,6 +89,7 @@ inline long long min(long long a, long long b) { return a < b ? a : b; }
 inline long long max(long long a, long long b) { return a < b ? b : a; }
 inline int2 make_int2(int x, int y) { return {x, y}; }
 inline float2 make_float2(float x, float y) { return {x, y}; }
+inline uint4 make_uint4(unsigned x, unsigned y, unsigned z, unsigned w) { return {x, y, z, w}; }
 inline float4 make_float4(float x, float y, float z, float w) { return {x, y, z, w}; }
 inline float __uint_as_float(unsigned bits) {
   float x;
@@ -98,6 +99,9 @@ inline float __uint_as_float(unsigned bits) {
 inline float __int_as_float(unsigned bits) { return __uint_as_float(bits); }
 inline float __fdividef(float a, float b) { return a / b; }
 inline float __shfl_sync(unsigned, float x, int lane) { return emulated::exchange(x, static_cast<unsigned>(lane) % 32); }
+inline unsigned __shfl_xor_sync(unsigned, unsigned x, int bits) {
+  return emulated::exchange(x, emulated::this_lane() ^ static_cast<unsigned>(bits));
+}
 inline int __shfl_sync(unsigned, int x, int lane) { return emulated::exchange(x, static_cast<unsigned>(lane) % 32); }
 inline float __shfl_xor_sync(unsigned, float x, int bits) {
   return emulated::exchange(x, emulated::this_lane() ^ static_cast<unsigned>(bits));
