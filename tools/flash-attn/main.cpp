@@ -1,6 +1,7 @@
 // The program's command line: sub-commands and their options, and the exit codes 0 (done), 2 (wrong usage) and 1 (any other error,
 // with one line on stderr). What a command does is in its own file.
 #include "bench/bench.h"
+#include "bench/tune.h"
 #include "commands.h"
 #include "errors.h"
 #include "flash_attn/flash_attn.h"
@@ -111,6 +112,15 @@ void add_bench(CLI::App* app, bench::BenchOptions* options) {
   app->add_flag("--list", options->is_list, "print the names of the cases and stop");
 }
 
+void add_tune(CLI::App* app, bench::TuneOptions* options, bool* is_tuning) {
+  app->add_flag("--tune", *is_tuning, "search a GPU kernel's schedules and write the table that the planner ships with");
+  app->add_option("--device", options->device, "with --tune: cuda or cuda:i")->capture_default_str()->type_name("DEVICE");
+  app->add_option("--kernel", options->kernel, "with --tune: sm90_fwd or sm80_fwd")->capture_default_str()->type_name("NAME");
+  app->add_option("--dim", options->dims, "with --tune: head dims")->delimiter(',')->type_name("N");
+  app->add_option("--most-seconds", options->most_seconds, "with --tune: begin no class of problems after these")->type_name("S");
+  app->add_option("--out", options->out, "with --tune: the table; default: standard output")->type_name("FILE");
+}
+
 void add_compile(CLI::App* app, CompileOptions* options) {
   app->add_option("--arch", options->archs, "architectures by the compiler's names: sm_80, sm_90a, ...")
       ->delimiter(',')
@@ -131,6 +141,8 @@ struct Commands {
   ExplainOptions explain;
   CheckOptions check;
   bench::BenchOptions bench;
+  bench::TuneOptions tune;
+  bool is_tuning = false;
   DemoOptions demo;
 };
 
@@ -154,7 +166,11 @@ void add_commands(CLI::App* app, Commands* commands) {
   check->callback([commands] { self_test(commands->check); });
   CLI::App* bench = app->add_subcommand("bench", "time the bench cases against this machine's ceilings");
   add_bench(bench, &commands->bench);
-  bench->callback([commands] { bench::run_bench(commands->bench); });
+  add_tune(bench, &commands->tune, &commands->is_tuning);
+  bench->callback([commands] {
+    commands->tune.filter = commands->bench.filter;
+    commands->is_tuning ? bench::run_tune(commands->tune) : bench::run_bench(commands->bench);
+  });
   CLI::App* explain = app->add_subcommand("explain", "which kernel serves a problem, and why not the others");
   add_explain(explain, &commands->explain);
   explain->callback([commands] { print_explanation(commands->explain); });

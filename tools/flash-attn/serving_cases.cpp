@@ -2,11 +2,10 @@
 #include "serving_cases.h"
 
 #include "engine.h"
+#include "shapes.h"
 
 namespace flash_attn::tool {
 namespace {
-
-constexpr int64_t kPageSize = 16;
 
 struct Model {
   fa_dtype dtype;
@@ -26,75 +25,25 @@ class Cases {
  public:
   std::vector<fa_attention_desc> take() { return std::move(cases_); }
 
-  // Prefill and training: rows and keys of equal length, dense.
-  void dense(const Model& model, int64_t batch, int64_t rows, int64_t keys, Change change) {
-    fa_attention_desc desc = new_desc();
-    desc.device_type = FA_DEVICE_CUDA;
-    desc.q = dense_tensor(model.dtype, {batch, rows, model.h_q, model.d});
-    desc.k = dense_tensor(model.dtype, {batch, keys, model.h_k, model.d});
-    desc.v = dense_tensor(model.dtype, {batch, keys, model.h_k, model.d_v});
-    desc.o = dense_tensor(model.dtype, {batch, rows, model.h_q, model.d_v});
-    desc.lse = dense_tensor(FA_DTYPE_F32, {batch, model.h_q, rows});
-    add(desc, change);
-  }
-
-  // Dense rows against a cache of which each request uses a part.
-  void cached(const Model& model, int64_t batch, int64_t rows, int64_t keys, Change change) {
-    dense(model, batch, rows, keys, change);
-    cases_.back().inputs |= FA_INPUT_SEQUSED_K;
-  }
-
-  // The same, the cache in pages.
-  void paged(const Model& model, int64_t batch, int64_t rows, int64_t keys, Change change) {
-    cached(model, batch, rows, keys, change);
-    page(model, batch, keys, &cases_.back());
-  }
-
-  // Requests of different lengths, one after the other.
-  void packed(const Model& model, int64_t batch, int64_t rows, int64_t keys, Change change) {
-    fa_attention_desc desc = pack_rows(model, batch, rows);
-    desc.k = dense_tensor(model.dtype, {batch * keys, model.h_k, model.d});
-    desc.v = dense_tensor(model.dtype, {batch * keys, model.h_k, model.d_v});
-    desc.inputs |= FA_INPUT_CU_SEQLENS_K;
-    desc.max_s_k = keys;
-    add(desc, change);
-  }
-
-  // Packed rows, new and decoding ones mixed, against a paged cache.
-  void packed_paged(const Model& model, int64_t batch, int64_t rows, int64_t keys, Change change) {
-    fa_attention_desc desc = pack_rows(model, batch, rows);
-    desc.inputs |= FA_INPUT_SEQUSED_K;
-    page(model, batch, keys, &desc);
-    add(desc, change);
-  }
-
- private:
-  static fa_attention_desc pack_rows(const Model& model, int64_t batch, int64_t rows) {
-    fa_attention_desc desc = new_desc();
-    desc.device_type = FA_DEVICE_CUDA;
-    desc.batch = batch;
-    desc.inputs = FA_INPUT_CU_SEQLENS_Q;
-    desc.max_s_q = rows;
-    desc.q = dense_tensor(model.dtype, {batch * rows, model.h_q, model.d});
-    desc.o = dense_tensor(model.dtype, {batch * rows, model.h_q, model.d_v});
-    desc.lse = dense_tensor(FA_DTYPE_F32, {model.h_q, batch * rows});
-    return desc;
-  }
-
-  static void page(const Model& model, int64_t batch, int64_t keys, fa_attention_desc* desc) {
-    const int64_t pages = (keys + kPageSize - 1) / kPageSize;
-    desc->kv_layout = FA_KV_PAGED;
-    desc->k = dense_tensor(model.dtype, {batch * pages, kPageSize, model.h_k, model.d});
-    desc->v = dense_tensor(model.dtype, {batch * pages, kPageSize, model.h_k, model.d_v});
-    desc->block_table = dense_tensor(FA_DTYPE_I32, {batch, pages});
-    desc->max_s_k = keys;
-  }
-
-  void add(fa_attention_desc desc, Change change) {
+  using Maker = fa_attention_desc (*)(const Shape&);
+  void add(Maker maker, const Model& model, int64_t batch, int64_t rows, int64_t keys, Change change) {
+    fa_attention_desc desc = maker({model.dtype, batch, rows, keys, model.h_q, model.h_k, model.d, model.d_v});
     change(&desc);
     cases_.push_back(desc);
   }
 
+  // Of the case added last.
+  void add_backward() {
+    fa_attention_desc desc = cases_.back();
+    desc.direction = FA_BACKWARD;
+    desc.dout = desc.o;
+    desc.dq = desc.q;
+    desc.dk = desc.k;
+    desc.dv = desc.v;
+    cases_.push_back(desc);
+  }
+
+ private:
   std::vector<fa_attention_desc> cases_;
 };
 
@@ -104,13 +53,13 @@ void add_prefill(const Model& model, Cases* cases) {
   for (const Change change : kMasks) {
     for (const int64_t length : {64, 128, 512, 2048, 8192, 32768}) {
       for (const int64_t batch : {1, 8}) {
-        cases->dense(model, batch, length, length, change);
-        cases->packed(model, batch, length, length, change);
-        cases->packed_paged(model, batch, length, length, change);
-        cases->cached(model, batch, length, 2 * length, change);
+        cases->add(dense_shape, model, batch, length, length, change);
+        cases->add(packed_shape, model, batch, length, length, change);
+        cases->add(packed_paged_shape, model, batch, length, length, change);
+        cases->add(cached_shape, model, batch, length, 2 * length, change);
       }
     }
-    cases->packed_paged(model, 64, 2048, 16384, change);
+    cases->add(packed_paged_shape, model, 64, 2048, 16384, change);
   }
 }
 
@@ -119,10 +68,10 @@ void add_decode(const Model& model, Cases* cases) {
     for (const int64_t rows : {1, 4, 16}) {
       for (const int64_t keys : {256, 4096, 65536}) {
         for (const int64_t batch : {1, 8, 64, 256}) {
-          cases->paged(model, batch, rows, keys, change);
-          cases->cached(model, batch, rows, keys, change);
-          cases->packed_paged(model, batch, rows, keys, change);
-          cases->dense(model, batch, rows, keys, change);
+          cases->add(paged_shape, model, batch, rows, keys, change);
+          cases->add(cached_shape, model, batch, rows, keys, change);
+          cases->add(packed_paged_shape, model, batch, rows, keys, change);
+          cases->add(dense_shape, model, batch, rows, keys, change);
         }
       }
     }
@@ -141,15 +90,24 @@ void add_score_changes(const Model& model, Cases* cases) {
       },
   };
   for (const Change change : kChanges) {
-    cases->dense(model, 2, 2048, 2048, change);
-    cases->packed_paged(model, 8, 2048, 8192, change);
-    for (const int64_t batch : {1, 64}) cases->paged(model, batch, 1, 4096, change);
+    cases->add(dense_shape, model, 2, 2048, 2048, change);
+    cases->add(packed_paged_shape, model, 8, 2048, 8192, change);
+    for (const int64_t batch : {1, 64}) cases->add(paged_shape, model, batch, 1, 4096, change);
   }
 }
 
-void add_dropout(const Model& model, Cases* cases) {
-  cases->dense(model, 4, 2048, 2048, [](fa_attention_desc* desc) { desc->dropout_p = 0.1f; });
-  cases->dense(model, 4, 2048, 2048, [](fa_attention_desc* desc) { causal(desc), desc->dropout_p = 0.1f; });
+// Training: the backward of what the forward serves, and dropout in both.
+void add_training(const Model& model, Cases* cases) {
+  constexpr Change kChanges[] = {full, causal, causal_window, [](fa_attention_desc* desc) { desc->dropout_p = 0.1f; },
+                                 [](fa_attention_desc* desc) { causal(desc), desc->dropout_p = 0.1f; }};
+  for (const Change change : kChanges) {
+    for (const int64_t length : {512, 2048, 8192}) {
+      cases->add(dense_shape, model, 4, length, length, change);
+      cases->add_backward();
+      cases->add(packed_shape, model, 4, length, length, change);
+      cases->add_backward();
+    }
+  }
 }
 
 }  // namespace
@@ -166,7 +124,7 @@ std::vector<fa_attention_desc> serving_cases() {
       }
       const Model grouped = {dtype, d, d_v, 32, 8};
       add_score_changes(grouped, &cases);
-      if (d <= 128) add_dropout({dtype, d, d_v, 16, 16}, &cases);
+      for (const int64_t h_k : {16, 4}) add_training({dtype, d, d_v, 16, h_k}, &cases);
     }
   }
   return cases.take();
