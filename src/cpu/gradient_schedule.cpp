@@ -9,8 +9,9 @@
 namespace flash_attn::cpu {
 namespace {
 
-constexpr int64_t kWantedTasks = 64;  // ranges until the call has this many tasks ...
-constexpr int64_t kMostRanges = 16;   // ... but no more of a key head than this
+constexpr int64_t kWantedTasks = 64;      // ranges until the call has this many tasks ...
+constexpr int64_t kMostRanges = 16;       // ... but no more of a key head than this
+constexpr int64_t kLeastRangeRows = 128;  // a range's own sums of dK and dV cost less than 2 % of its products
 constexpr int64_t kWantedBlocks = 16;
 constexpr int64_t kMostBlockRows = 256;
 constexpr int64_t kBlockKeys = 128;
@@ -80,7 +81,7 @@ GradientSchedule schedule_gradients(const Problem& problem, const GradientTiling
   if (blocks <= 1 || !(all > 0)) return schedule;
   const double share = own / static_cast<double>(problem.h_k) / all;
   const int64_t wanted = static_cast<int64_t>(std::ceil(share * static_cast<double>(kWantedTasks) - 1e-6));
-  const int64_t ranges = std::max<int64_t>(std::min({wanted, kMostRanges, blocks}), 1);
+  const int64_t ranges = std::max<int64_t>(std::min({wanted, kMostRanges, schedule.rows / kLeastRangeRows, blocks}), 1);
   schedule.range_rows = ceil_div(blocks, ranges) * tiling.block_rows;
   schedule.ranges = ceil_div(schedule.rows, schedule.range_rows);
   return schedule;

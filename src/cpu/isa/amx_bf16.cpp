@@ -29,6 +29,7 @@ namespace {
 #include "cpu/kernels/backward_dot2.h"
 #include "cpu/kernels/backward_amx.h"
 #include "cpu/kernels/backward.h"
+#include "cpu/kernels/backward_sums.h"
 
 constexpr PanelFormat kFormatF32{FA_PANEL_VECTORS * kWidth, false, 1, 1, 1};
 constexpr PanelFormat kFormatBf16{FA_PANEL_VECTORS * kWidth, true, 32, 32, 2};

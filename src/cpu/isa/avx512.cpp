@@ -25,6 +25,7 @@ namespace {
 #include "cpu/kernels/rows.h"
 #include "cpu/kernels/backward_f32.h"
 #include "cpu/kernels/backward.h"
+#include "cpu/kernels/backward_sums.h"
 
 constexpr PanelFormat kFormat{FA_PANEL_VECTORS * kWidth, false, 1, 1, 1};
 

@@ -294,6 +294,14 @@ struct BackwardLoop {
     }
   }
 
+  // No block of rows has added to the sums yet: what the open one adds is what they are.
+  bool is_first() const { return row_begin == task.row_begin; }
+
+  void clear_sums(int64_t begin, int64_t end) {
+    __builtin_memset(task.dk + begin * p.padded_d, 0, static_cast<size_t>((end - begin) * p.padded_d) * 4);
+    __builtin_memset(task.dv + begin * p.padded_d_v, 0, static_cast<size_t>((end - begin) * p.padded_d_v) * 4);
+  }
+
   // dK and dV of the open block of keys, a run of keys at a time that the same panels reach.
   void add_keys(int64_t block_begin, int64_t block_end, const PanelStep* steps, int count) {
     constexpr int64_t kRun = Products::kKeyRun;
@@ -312,12 +320,14 @@ struct BackwardLoop {
         last = to;
         end = next;
       }
-      if (first >= 0) {
+      if (first < 0) {
+        if (is_first()) clear_sums(begin, end);
+      } else {
         const int64_t offset = (begin - block_begin) * kLanes * kElement + first * panel_bytes(), n = last - first + 1;
         Products::add_keys(weights + offset, panel_bytes(), n, dout_rows + first * lane_bytes(p.padded_d_v), p.padded_d_v,
-                           task.dv + begin * p.padded_d_v, end - begin);
+                           task.dv + begin * p.padded_d_v, end - begin, !is_first());
         Products::add_keys(dscores + offset, panel_bytes(), n, q_rows + first * lane_bytes(p.padded_d), p.padded_d,
-                           task.dk + begin * p.padded_d, end - begin);
+                           task.dk + begin * p.padded_d, end - begin, !is_first());
       }
       begin = end;
     }
@@ -326,7 +336,10 @@ struct BackwardLoop {
   void attend_block(int64_t begin, int64_t end) {
     PanelStep steps[kMaxPanels];
     const int count = meeting_panels(reach, panels, begin, end, Products::kKeyStep, steps);
-    if (count == 0) return;
+    if (count == 0) {
+      if (task.dk && is_first()) clear_sums(begin, end);
+      return;
+    }
     const typename Products::Block block = Products::open_block(p, r, task.head_k, begin, end - begin, k_copy, v_copy, k_pairs);
     for (int s = 0; s < count; ++s) differentiate(block, begin, steps[s]);
     if (!task.dk) return;
@@ -379,10 +392,6 @@ struct BackwardLoop {
     int64_t begin, end;
     find_hull(&begin, &end);
     if (task.hull) task.hull[0] = begin, task.hull[1] = end;
-    if (task.dk) {
-      __builtin_memset(task.dk + begin * p.padded_d, 0, static_cast<size_t>((end - begin) * p.padded_d) * 4);
-      __builtin_memset(task.dv + begin * p.padded_d_v, 0, static_cast<size_t>((end - begin) * p.padded_d_v) * 4);
-    }
     for (int64_t row = task.row_begin; row < task.row_end; row += p.block_rows) {
       open_rows(row, begin, end);
       for (int64_t key = begin; key < end; key += p.block_keys)
@@ -392,23 +401,3 @@ struct BackwardLoop {
     }
   }
 };
-
-static void sum_key_rows(const Request& r, const KeySumTask& task, const float* sums, int64_t padded, int64_t columns, float factor,
-                         DType dtype, bool adds, const Axes& axes, char* base) {
-  alignas(64) float line[512];
-  for (int64_t j = task.key_begin; j < task.key_end; ++j) {
-    for (int64_t c = 0; c < padded; c += kWidth) {
-      Vec sum = zero();
-      for (int m = 0; m < task.ranges; ++m)
-        if (task.hulls[2 * m] <= j && j < task.hulls[2 * m + 1]) sum += load(sums + m * task.stride + j * padded + c);
-      store(line + c, sum);
-    }
-    const int64_t at = r.k_batch * axes.batch + (r.k_row + j) * axes.row + task.head_k * axes.head;
-    write_row(dtype, line, factor, adds, base + at * element_bytes(dtype), columns);
-  }
-}
-
-static void sum_keys(const BackwardParams& p, const Request& r, const KeySumTask& task) {
-  sum_key_rows(r, task, task.dk, p.padded_d, p.d, p.scale, p.dk_dtype, p.adds_dk, p.dk_axes, p.dk);
-  sum_key_rows(r, task, task.dv, p.padded_d_v, p.d_v, 1.0f, p.dv_dtype, p.adds_dv, p.dv_axes, p.dv);
-}

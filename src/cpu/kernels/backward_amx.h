@@ -2,19 +2,23 @@
 // block of keys where dQ wants its columns as rows. Keys and head dims come in steps of 32, padded with zeros. Included inside an
 // instruction set's namespace, after panel_amx.h and backward_dot2.h.
 
-// C [keys][columns] += A B, 32 keys and 32 columns at a time: A holds a panel's weights by keys, B its rows in pairs. Keys are
-// rounded up to 32; what that adds to rows behind them nobody reads.
+// C [keys][columns] = A B, or += A B, 32 keys and 32 columns at a time: A holds a panel's weights by keys, B its rows in pairs.
+// Keys are rounded up to 32; what that adds to rows behind them nobody reads.
 static __attribute__((noinline)) void kd_block_amx(const char* a, int64_t panel_bytes, int64_t panels, const char* b,
-                                                   int64_t stride, float* c, int64_t keys) {
+                                                   int64_t stride, float* c, int64_t keys, bool adds) {
   constexpr int64_t a_stride = kPanelLanes * 2;
   const int64_t line = stride * 4, panel_rows = kPanelLanes / 2 * line;
   for (int64_t j = 0; j < keys; j += kTileDepth)
     for (int64_t x = 0; x < stride; x += kTileDepth) {
       char* const out = reinterpret_cast<char*>(c + j * stride + x);
-      _tile_loadd(0, out, line);
-      _tile_loadd(1, out + kTileRows * line, line);
-      _tile_loadd(2, out + 64, line);
-      _tile_loadd(3, out + kTileRows * line + 64, line);
+      if (adds) {
+        _tile_loadd(0, out, line);
+        _tile_loadd(1, out + kTileRows * line, line);
+        _tile_loadd(2, out + 64, line);
+        _tile_loadd(3, out + kTileRows * line + 64, line);
+      } else {
+        zero_tiles<2>();
+      }
       for (int64_t n = 0; n < panels; ++n) {
         const char* const left = a + n * panel_bytes + j * a_stride;
         const char* const right = b + n * panel_rows + x * 4;
@@ -131,7 +135,7 @@ struct AmxGradients {
   }
 
   static void add_keys(const char* weights, int64_t panel_bytes, int64_t panels, const char* rows, int64_t stride, float* sums,
-                       int64_t keys) {
-    kd_block_amx(weights, panel_bytes, panels, rows, stride, sums, keys);
+                       int64_t keys, bool adds) {
+    kd_block_amx(weights, panel_bytes, panels, rows, stride, sums, keys, adds);
   }
 };

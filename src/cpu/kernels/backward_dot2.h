@@ -4,10 +4,10 @@
 
 template <int kRows, int kVectors>
 FA_INLINE void kd_tile_dot2(const uint16_t* __restrict a, int64_t panel_stride, int64_t panels, const uint32_t* __restrict b,
-                            int64_t b_stride, float* __restrict c, int64_t c_stride) {
+                            int64_t b_stride, float* __restrict c, int64_t c_stride, bool adds) {
   Vec sum[kRows][kVectors];
   FA_UNROLL for (int i = 0; i < kRows; ++i) FA_UNROLL for (int v = 0; v < kVectors; ++v) sum[i][v] =
-      load(c + i * c_stride + v * kWidth);
+      adds ? load(c + i * c_stride + v * kWidth) : zero();
   for (int64_t n = 0; n < panels; ++n, a += panel_stride)
     for (int row = 0; row < kPanelLanes; row += 2, b += b_stride) {
       IntVec x[kVectors];
@@ -22,21 +22,21 @@ FA_INLINE void kd_tile_dot2(const uint16_t* __restrict a, int64_t panel_stride, 
 }
 
 template <int kRows>
-FA_INLINE void kd_columns_dot2(const uint16_t* a, int64_t panel_stride, int64_t panels, const uint32_t* b, int64_t stride,
-                               float* c) {
+FA_INLINE void kd_columns_dot2(const uint16_t* a, int64_t panel_stride, int64_t panels, const uint32_t* b, int64_t stride, float* c,
+                               bool adds) {
   int64_t x = 0;
   for (; x + kColumnVectors * kWidth <= stride; x += kColumnVectors * kWidth)
-    kd_tile_dot2<kRows, kColumnVectors>(a, panel_stride, panels, b + x, stride, c + x, stride);
-  for (; x < stride; x += kWidth) kd_tile_dot2<kRows, 1>(a, panel_stride, panels, b + x, stride, c + x, stride);
+    kd_tile_dot2<kRows, kColumnVectors>(a, panel_stride, panels, b + x, stride, c + x, stride, adds);
+  for (; x < stride; x += kWidth) kd_tile_dot2<kRows, 1>(a, panel_stride, panels, b + x, stride, c + x, stride, adds);
 }
 
 // As kd_block, with pairs of rows.
 static __attribute__((noinline)) void kd_block_dot2(const uint16_t* a, int64_t panel_stride, int64_t panels, const uint32_t* b,
-                                                    int64_t stride, float* c, int64_t keys) {
+                                                    int64_t stride, float* c, int64_t keys, bool adds) {
   int64_t j = 0;
   for (; j + FA_TILE_ROWS <= keys; j += FA_TILE_ROWS)
-    kd_columns_dot2<FA_TILE_ROWS>(a + j * kPanelLanes, panel_stride, panels, b, stride, c + j * stride);
-  for (; j < keys; ++j) kd_columns_dot2<1>(a + j * kPanelLanes, panel_stride, panels, b, stride, c + j * stride);
+    kd_columns_dot2<FA_TILE_ROWS>(a + j * kPanelLanes, panel_stride, panels, b, stride, c + j * stride, adds);
+  for (; j < keys; ++j) kd_columns_dot2<1>(a + j * kPanelLanes, panel_stride, panels, b, stride, c + j * stride, adds);
 }
 
 // Two vectors of lanes become one of bf16, in order.
@@ -210,8 +210,8 @@ struct Dot2Gradients {
   }
 
   static void add_keys(const char* weights, int64_t panel_bytes, int64_t panels, const char* rows, int64_t stride, float* sums,
-                       int64_t keys) {
+                       int64_t keys, bool adds) {
     kd_block_dot2(reinterpret_cast<const uint16_t*>(weights), panel_bytes / 2, panels, reinterpret_cast<const uint32_t*>(rows),
-                  stride, sums, keys);
+                  stride, sums, keys, adds);
   }
 };

@@ -5,13 +5,14 @@
 constexpr int kPanelLanes = FA_PANEL_VECTORS * kWidth;
 constexpr int kColumnVectors = FA_PANEL_VECTORS == 3 ? 2 : FA_PANEL_VECTORS;
 
-// kRows keys x kVectors vectors of columns: C += A B, where A holds a key's weights panel by panel and B the panels' rows.
+// kRows keys x kVectors vectors of columns: C = A B, or C += A B, where A holds a key's weights panel by panel and B the panels'
+// rows.
 template <int kRows, int kVectors>
 FA_INLINE void kd_tile(const float* __restrict a, int64_t panel_stride, int64_t panels, const float* __restrict b, int64_t b_stride,
-                       float* __restrict c, int64_t c_stride) {
+                       float* __restrict c, int64_t c_stride, bool adds) {
   Vec sum[kRows][kVectors];
   FA_UNROLL for (int i = 0; i < kRows; ++i) FA_UNROLL for (int v = 0; v < kVectors; ++v) sum[i][v] =
-      load(c + i * c_stride + v * kWidth);
+      adds ? load(c + i * c_stride + v * kWidth) : zero();
   for (int64_t n = 0; n < panels; ++n, a += panel_stride)
     for (int row = 0; row < kPanelLanes; ++row, b += b_stride) {
       Vec x[kVectors];
@@ -26,20 +27,21 @@ FA_INLINE void kd_tile(const float* __restrict a, int64_t panel_stride, int64_t 
 }
 
 template <int kRows>
-FA_INLINE void kd_columns(const float* a, int64_t panel_stride, int64_t panels, const float* b, int64_t stride, float* c) {
+FA_INLINE void kd_columns(const float* a, int64_t panel_stride, int64_t panels, const float* b, int64_t stride, float* c,
+                          bool adds) {
   int64_t x = 0;
   for (; x + kColumnVectors * kWidth <= stride; x += kColumnVectors * kWidth)
-    kd_tile<kRows, kColumnVectors>(a, panel_stride, panels, b + x, stride, c + x, stride);
-  for (; x < stride; x += kWidth) kd_tile<kRows, 1>(a, panel_stride, panels, b + x, stride, c + x, stride);
+    kd_tile<kRows, kColumnVectors>(a, panel_stride, panels, b + x, stride, c + x, stride, adds);
+  for (; x < stride; x += kWidth) kd_tile<kRows, 1>(a, panel_stride, panels, b + x, stride, c + x, stride, adds);
 }
 
-// C [keys][stride] += A B over `panels` panels; B and C are `stride` wide, a multiple of the vector.
+// C [keys][stride] = A B, or += A B, over `panels` panels; B and C are `stride` wide, a multiple of the vector.
 static __attribute__((noinline)) void kd_block(const float* a, int64_t panel_stride, int64_t panels, const float* b, int64_t stride,
-                                               float* c, int64_t keys) {
+                                               float* c, int64_t keys, bool adds) {
   int64_t j = 0;
   for (; j + FA_TILE_ROWS <= keys; j += FA_TILE_ROWS)
-    kd_columns<FA_TILE_ROWS>(a + j * kPanelLanes, panel_stride, panels, b, stride, c + j * stride);
-  for (; j < keys; ++j) kd_columns<1>(a + j * kPanelLanes, panel_stride, panels, b, stride, c + j * stride);
+    kd_columns<FA_TILE_ROWS>(a + j * kPanelLanes, panel_stride, panels, b, stride, c + j * stride, adds);
+  for (; j < keys; ++j) kd_columns<1>(a + j * kPanelLanes, panel_stride, panels, b, stride, c + j * stride, adds);
 }
 
 // Scores become weights, the weights' gradients those of the scores: dS = P (dP - delta).
@@ -122,10 +124,10 @@ struct F32Gradients {
     pv_block<FA_PANEL_VECTORS>(block.k + j * block.k_stride, block.k_stride, p.d, dscores, keys, dq_t, one);
   }
 
-  // sums [keys][stride] += weights^T rows over `panels` panels.
+  // sums [keys][stride] = weights^T rows over `panels` panels, or += that.
   static void add_keys(const char* weights, int64_t panel_bytes, int64_t panels, const char* rows, int64_t stride, float* sums,
-                       int64_t keys) {
+                       int64_t keys, bool adds) {
     kd_block(reinterpret_cast<const float*>(weights), panel_bytes / 4, panels, reinterpret_cast<const float*>(rows), stride, sums,
-             keys);
+             keys, adds);
   }
 };
