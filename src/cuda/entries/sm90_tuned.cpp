@@ -6,23 +6,13 @@
 namespace flash_attn::cuda {
 namespace {
 
-struct Schedule {
-  int groups, tile_k, stages;
-  bool takes_turns, shares_q_buffer, overlaps_tiles;
-  int consumer_registers, producer_registers;
-};
-
-struct Row {
-  ProblemClass problem_class;
-  Schedule schedule;
-};
-
 #define FA_TUNED(capability, d, d_v, mask, features, rows, work, keys, ...) \
   {{capability, d, d_v, MaskClass::mask, FeatureClass::features, RowClass::rows, WorkClass::work, KeyClass::keys}, {__VA_ARGS__}},
-constexpr Row kRows[] = {
+constexpr Sm90TunedRow kRows[] = {
 #include "cuda/entries/sm90_tuned.inc"
-    {}  // of no class: the table may be empty
+    {}  // of no class, so that the table may be empty
 };
+constexpr size_t kNumRows = sizeof kRows / sizeof kRows[0] - 1;
 #undef FA_TUNED
 
 // Registers of a multiprocessor, and of a thread: what is given to one warp group is taken from another.
@@ -35,10 +25,20 @@ int register_pool(const Sm90ForwardConfig& c) { return (c.groups + 1) * (kRegist
 
 }  // namespace
 
+std::vector<Sm90TunedRow> tuned_rows_sm90() { return {kRows, kRows + kNumRows}; }
+
+std::string forced_kernel_sm90(const Sm90Schedule& s) {
+  return format_text(
+      "sm90_fwd:groups=%d,tile_k=%d,stages=%d,takes_turns=%d,shares_q_buffer=%d,overlaps_tiles=%d,consumer_registers=%d,"
+      "producer_registers=%d",
+      s.groups, s.tile_k, s.stages, s.takes_turns, s.shares_q_buffer, s.overlaps_tiles, s.consumer_registers, s.producer_registers);
+}
+
 void apply_tuned_sm90(const ProblemClass& problem_class, Sm90ForwardConfig* c) {
-  const auto at =
-      std::find_if(std::begin(kRows), std::end(kRows), [&](const Row& row) { return row.problem_class == problem_class; });
-  if (at == std::end(kRows)) return;
+  const auto is_row = [&](const Sm90TunedRow& row) { return row.problem_class == problem_class; };
+  const Sm90TunedRow* const end = kRows + kNumRows;
+  const Sm90TunedRow* const at = std::find_if(kRows, end, is_row);
+  if (at == end) return;
   c->groups = at->schedule.groups;
   c->tile_k = at->schedule.tile_k;
   c->stages = at->schedule.stages;

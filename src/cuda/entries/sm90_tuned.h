@@ -6,7 +6,27 @@
 #include "cuda/entries/tuning.h"
 #include "cuda/kernels/sm90_configs.h"
 
+#include <string>
+#include <vector>
+
 namespace flash_attn::cuda {
+
+struct Sm90Schedule {
+  int groups, tile_k, stages;
+  bool takes_turns, shares_q_buffer, overlaps_tiles;
+  int consumer_registers, producer_registers;
+};
+
+struct Sm90TunedRow {
+  ProblemClass problem_class;
+  Sm90Schedule schedule;
+};
+
+// The table; each class at most once.
+std::vector<Sm90TunedRow> tuned_rows_sm90();
+
+// The kernel's name with a schedule forced: "sm90_fwd:groups=2,tile_k=80,...".
+std::string forced_kernel_sm90(const Sm90Schedule& schedule);
 
 // Sets the schedule of a row of the table; leaves the configuration as it is where no row has the class.
 void apply_tuned_sm90(const ProblemClass& problem_class, Sm90ForwardConfig* config);
