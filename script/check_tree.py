@@ -53,6 +53,8 @@ def may_include(path, target):
         return public or target.startswith(("tests/oracle/", "tests/support/", "tests/cases.h"))
     if top in ("tools", "bench"):
         return public or target.startswith(("tools/", "bench/", "tests/cases", "tests/oracle/", "tests/support/"))
+    if top == "examples":  # as a user of the library would
+        return public or target.startswith("examples/")
     if top != "src":
         return True
     room = path.split("/")[1]

@@ -1,4 +1,5 @@
-// The backward of `run`.
+// The backward of `run`: its part of the description and of the arrays. What the options may be is judged before, in
+// run_options.cpp.
 #pragma once
 
 #include "run.h"
