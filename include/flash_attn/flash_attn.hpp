@@ -376,6 +376,21 @@ inline std::string explain(const fa_attention_desc& desc) {
   return text;
 }
 
+// An archive of the GPU kernels that plans of these descriptions need on architectures ("sm_80,sm_90a"); see fa_archive_write.
+// Returns how many kernels are in it.
+inline int64_t write_archive(const std::string& path, const std::string& architectures,
+                             const std::vector<fa_attention_desc>& descs) {
+  std::vector<const fa_attention_desc*> pointers;
+  for (const fa_attention_desc& desc : descs) pointers.push_back(&desc);
+  int64_t kernels = 0;
+  check(fa_archive_write(path.c_str(), architectures.c_str(), pointers.data(), static_cast<int64_t>(pointers.size()), 0, &kernels,
+                         nullptr));
+  return kernels;
+}
+
+// Look for kernels there first; empty: no longer.
+inline void use_archive(const std::string& path) { check(fa_archive_use(path.empty() ? nullptr : path.c_str())); }
+
 // Instruction sets of this CPU, best first.
 inline std::vector<std::string> cpu_isas() {
   std::vector<std::string> names;

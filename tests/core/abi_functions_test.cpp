@@ -271,6 +271,34 @@ TEST(Process, LogLevel) {
   EXPECT_EQ(fa_set_log(nullptr, nullptr, FA_LOG_ERROR), FA_STATUS_OK);
 }
 
+// What compiles and finds kernels is tested in tests/cuda; here, what is refused.
+TEST(Archive, RefusalsNameTheArgument) {
+  fa_attention_desc desc = dense_desc();
+  const fa_attention_desc* descs[] = {&desc};
+  const auto refusal = [&](const char* path, const char* archs, const fa_attention_desc* const* list, int64_t count,
+                           int32_t threads) {
+    EXPECT_NE(fa_archive_write(path, archs, list, count, threads, nullptr, nullptr), FA_STATUS_OK);
+    return std::string(fa_last_error());
+  };
+  EXPECT_EQ(refusal(nullptr, "sm_80", descs, 1, 0), "path is NULL");
+  EXPECT_EQ(refusal("", "sm_80", descs, 1, 0), "path is empty");
+  EXPECT_EQ(refusal("x", nullptr, descs, 1, 0), "architectures is NULL");
+  EXPECT_EQ(refusal("x", "sm_80", nullptr, 1, 0), "descs is NULL");
+  EXPECT_EQ(refusal("x", "sm_80", descs, 0, 0), "count is 0 but must be 1 or more");
+  EXPECT_EQ(refusal("x", "sm_80", descs, 1, -1), "num_threads is -1 but must be 0 (all processors) or more");
+  EXPECT_EQ(refusal("x", "sm_80", descs, 1, 0), "descs[0]: device_type is 0 but only kernels of FA_DEVICE_CUDA (1) are compiled");
+  desc.device_type = FA_DEVICE_CUDA;
+  EXPECT_TRUE(has(refusal("x", "sm_80,sm_70", descs, 1, 0), "\"sm_80,sm_70\" with \"sm_70\", but known are: sm_80"))
+      << fa_last_error();
+  EXPECT_TRUE(has(refusal("x", "", descs, 1, 0), "but known are: sm_80")) << fa_last_error();
+  desc.window_left = -7;
+  EXPECT_TRUE(has(refusal("x", "sm_80", descs, 1, 0), "descs[0]: window_left is -7")) << fa_last_error();
+  EXPECT_EQ(fa_archive_use(""), FA_STATUS_INVALID_ARGUMENT);
+  EXPECT_EQ(fa_archive_use("/nowhere/x.kernels"), FA_STATUS_COMPILE_ERROR);
+  EXPECT_TRUE(has(fa_last_error(), "/nowhere/x.kernels cannot be read: No such file")) << fa_last_error();
+  EXPECT_EQ(fa_archive_use(nullptr), FA_STATUS_OK);
+}
+
 TEST(Attention, RepeatedAndRefusedCalls) {
   const fa_attention_desc desc = dense_desc();
   DenseData data;
