@@ -2,7 +2,8 @@
 """Times PyTorch's CPU scaled_dot_product_attention and flash-attn-lib side by side.
 
 Same process, same number of threads, same tensors ([batch, head, row, dim] contiguous, PyTorch's order), rounds interleaved, medians.
-Both sides are called as a user calls them: PyTorch's function allocates its output, ours plans the problem anew each time.
+Both sides are called as a user calls them: PyTorch's function allocates its output, ours plans the problem anew each time. With
+--backward, PyTorch's autograd gives the gradients of q, k and v from a forward already made, and ours runs a plan made once.
 Prints a table, geometric means and the smallest ratio of each group; --json FILE keeps every number.
 """
 import argparse
@@ -19,12 +20,15 @@ import torch
 import torch.nn.functional as F
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent))
-from flash_attn_ctypes import Call, Library  # noqa: E402
+from flash_attn_ctypes import MASK_CAUSAL, MASK_FULL, Attention, Call, Library  # noqa: E402
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 TORCH_DTYPES = {"f32": torch.float32, "bf16": torch.bfloat16, "f16": torch.float16}
 # Two right answers differ by what rounding P and the result can do.
 ALLOWED_DIFFERENCE = {"f32": 1e-4, "bf16": 4e-2, "f16": 5e-3}
+# Of gradients; PyTorch adds them up in the inputs' type.
+ALLOWED_GRADIENT_DIFFERENCE = {"f32": 2e-4, "bf16": 2e-1, "f16": 3e-2}
+BACKWARD = 1  # fa_direction
 
 
 def parse_arguments():
@@ -36,10 +40,17 @@ def parse_arguments():
     parser.add_argument("--dims", default="64,128")
     parser.add_argument("--lengths", default="256,512,1024,2048,4096,8192")
     parser.add_argument("--decode-lengths", default="8192,16384,65536")
+    parser.add_argument("--backward", action="store_true", help="time the gradients; without decode")
+    parser.add_argument("--thread-time", action="store_true", help="count the calling thread's processor time: one thread, busy machine")
     parser.add_argument("--isa", help="force the library's instruction set")
     parser.add_argument("--seconds", type=float, default=1.0, help="a case, both sides together")
     parser.add_argument("--json", help="file for all results")
-    return parser.parse_args()
+    options = parser.parse_args()
+    if options.thread_time and options.threads != 1:
+        parser.error("--thread-time needs --threads 1")
+    if options.backward:
+        options.groups = ",".join(group for group in options.groups.split(",") if group != "decode")
+    return options
 
 
 def find_library():
@@ -70,7 +81,7 @@ def make_cases(options):
     return [dict(case, dtype=dtype) for dtype in options.dtypes.split(",") for case in cases]
 
 
-def one_sample(call, least_seconds):
+def one_sample(call, least_seconds, clock):
     """Seconds of one call: the other side's threads have gone to sleep, ours are awake, short calls are grouped."""
     time.sleep(0.03)  # OpenMP runtimes spin for up to 20 ms after a parallel region
     # A few milliseconds of calls: an idle processor of a virtual machine takes up to one to answer its wake-up call.
@@ -81,13 +92,14 @@ def one_sample(call, least_seconds):
         calls += 1
     once = (time.perf_counter() - begin) / calls
     count = max(1, math.ceil(least_seconds / max(once, 1e-7)))
-    begin = time.perf_counter()
+    begin = clock()
     for _ in range(count):
         call()
-    return (time.perf_counter() - begin) / count
+    return (clock() - begin) / count
 
 
-def time_pair(first, second, seconds):
+def time_pair(first, second, options):
+    seconds, clock = options.seconds, time.thread_time if options.thread_time else time.perf_counter
     first(), second()
     samples = ([], [])
     end = time.perf_counter() + seconds
@@ -95,8 +107,46 @@ def time_pair(first, second, seconds):
         # Who comes first alternates, so that neither side always finds the other's heat.
         order = ((0, first), (1, second)) if len(samples[0]) % 2 == 0 else ((1, second), (0, first))
         for index, call in order:
-            samples[index].append(one_sample(call, 0.0005))
+            samples[index].append(one_sample(call, 0.0005, clock))
     return statistics.median(samples[0]), statistics.median(samples[1]), len(samples[0])
+
+
+def forward_calls(case, library, options, q, k, v):
+    """PyTorch's call, ours, and how far their results are apart."""
+    gqa = case["h_q"] != case["h_k"]
+    ours = Call(library, q, k, v, case["dtype"], case["causal"], options.isa)
+
+    def theirs():
+        return F.scaled_dot_product_attention(q, k, v, is_causal=case["causal"], enable_gqa=gqa)
+
+    return theirs, ours, (ours().float() - theirs().float()).abs().max().item(), ours.kernel()
+
+
+def backward_calls(case, library, options, q, k, v):
+    """As forward_calls, of the gradients."""
+    leaves = [tensor.detach().requires_grad_() for tensor in (q, k, v)]
+    with torch.enable_grad():
+        out = F.scaled_dot_product_attention(*leaves, is_causal=case["causal"])
+    dout = torch.randn_like(out)
+
+    def theirs():
+        return torch.autograd.grad(out, leaves, dout, retain_graph=True)
+
+    settings = dict(mask_kind=MASK_CAUSAL if case["causal"] else MASK_FULL, scale=1.0 / math.sqrt(case["d"]))
+    if options.isa:
+        settings["isa"] = options.isa.encode()
+    # Tensors of PyTorch's order, in the library's.
+    tensors = {name: tensor.transpose(1, 2) for name, tensor in (("q", q), ("k", k), ("v", v), ("o", torch.empty_like(q)))}
+    tensors["lse"] = torch.empty(q.shape[:3])
+    Attention(library, tensors, settings)()
+    tensors["dout"] = dout.transpose(1, 2)
+    for name in ("q", "k", "v"):
+        tensors["d" + name] = torch.empty_like(tensors[name])
+    ours = Attention(library, tensors, dict(settings, direction=BACKWARD))
+    ours()
+    pairs = zip(("dq", "dk", "dv"), theirs())
+    difference = max((tensors[name].transpose(1, 2).float() - right.float()).abs().max().item() for name, right in pairs)
+    return theirs, ours, difference, ours.plan.kernel()
 
 
 def run_case(case, library, options):
@@ -105,18 +155,15 @@ def run_case(case, library, options):
     q = torch.randn(1, case["h_q"], case["s_q"], case["d"]).to(dtype)
     k = torch.randn(1, case["h_k"], case["s_k"], case["d"]).to(dtype)
     v = torch.randn(1, case["h_k"], case["s_k"], case["d"]).to(dtype)
-    gqa = case["h_q"] != case["h_k"]
-    ours = Call(library, q, k, v, case["dtype"], case["causal"], options.isa)
-
-    def theirs():
-        return F.scaled_dot_product_attention(q, k, v, is_causal=case["causal"], enable_gqa=gqa)
-
-    difference = (ours().float() - theirs().float()).abs().max().item()
-    torch_seconds, our_seconds, rounds = time_pair(theirs, ours, options.seconds)
+    make_calls = backward_calls if options.backward else forward_calls
+    theirs, ours, difference, kernel = make_calls(case, library, options, q, k, v)
+    torch_seconds, our_seconds, rounds = time_pair(theirs, ours, options)
+    allowed = (ALLOWED_GRADIENT_DIFFERENCE if options.backward else ALLOWED_DIFFERENCE)[case["dtype"]]
     pairs = case["s_q"] * (case["s_q"] + 1) / 2 if case["causal"] else case["s_q"] * case["s_k"]
+    products = 5 if options.backward else 2
     return dict(case, torch_seconds=torch_seconds, our_seconds=our_seconds, ratio=torch_seconds / our_seconds, rounds=rounds,
-                kernel=ours.kernel(), max_difference=difference, flops=4 * case["h_q"] * pairs * case["d"],
-                bytes=(k.numel() + v.numel()) * k.element_size(), is_right=difference <= ALLOWED_DIFFERENCE[case["dtype"]])
+                kernel=kernel, max_difference=difference, flops=2 * products * case["h_q"] * pairs * case["d"],
+                bytes=(k.numel() + v.numel()) * k.element_size(), is_right=difference <= allowed)
 
 
 def measured_bandwidth(library_path, threads):

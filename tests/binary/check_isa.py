@@ -8,7 +8,8 @@ import re
 import subprocess
 import sys
 
-BLOCK_FUNCTION = re.compile(r"(qk_block|pv_block|exp_block)")
+BLOCK_FUNCTION = re.compile(r"(qk_block|pv_block|kd_block|exp_block|gradient_block)")
+EXPONENTIAL = re.compile(r"(exp_block|gradient_block)")
 STACK_STORE = re.compile(r",[-0-9a-fx]*\(%r[sb]p\)$|\bst[rp]\s")
 FUNCTION_HEAD = re.compile(r"^[0-9a-f]+ <(.+)>:$")
 
@@ -72,7 +73,7 @@ def spill_breaches(listing):
             breaches.append("%s has no loop: this reader no longer understands the listing" % name)
         for address, text in stack_vectors(body):
             # Sixteen registers do not hold the constants of an exponential: it may read (not write) its loop's invariants there.
-            if "exp_block" in name and not STACK_STORE.search(text):
+            if EXPONENTIAL.search(name) and not STACK_STORE.search(text):
                 continue
             if any(first <= address <= last for first, last in loops):
                 breaches.append("%s keeps a vector on the stack in its loop: %x: %s" % (name, address, text))
@@ -93,6 +94,8 @@ def self_test():
     assert inside("pv_block", "vfmadd231ps 0x40(%rsp),%ymm1,%ymm2") == 1
     assert inside("exp_block", "vfmadd231ps 0x40(%rsp),%ymm1,%ymm2") == 0
     assert inside("exp_block", "vmovaps %ymm1,-0x40(%rsp)") == 1
+    assert inside("kd_block", "vfmadd231ps 0x40(%rsp),%ymm1,%ymm2") == 1
+    assert inside("gradient_block", "vfmadd231ps 0x40(%rsp),%ymm1,%ymm2") == 0
     assert inside("qk_block", "vmovaps %zmm1,0x40(%rax)") == 0
     assert inside("outer", "vmovaps %zmm1,0x40(%rsp)") == 0
     assert len(spill_breaches(loop % ("qk_block", "vmovaps %zmm1,0x40(%rsp)", "nop"))[1]) == 0
