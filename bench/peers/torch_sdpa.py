@@ -42,6 +42,8 @@ def parse_arguments():
     parser.add_argument("--decode-lengths", default="8192,16384,65536")
     parser.add_argument("--backward", action="store_true", help="time the gradients; without decode")
     parser.add_argument("--thread-time", action="store_true", help="count the calling thread's processor time: one thread, busy machine")
+    parser.add_argument("--warm-up", type=float, default=0.003,
+                        help="seconds of calls before each timing; a busy machine takes 0.1 to spread woken threads over its processors")
     parser.add_argument("--isa", help="force the library's instruction set")
     parser.add_argument("--seconds", type=float, default=1.0, help="a case, both sides together")
     parser.add_argument("--json", help="file for all results")
@@ -81,13 +83,13 @@ def make_cases(options):
     return [dict(case, dtype=dtype) for dtype in options.dtypes.split(",") for case in cases]
 
 
-def one_sample(call, least_seconds, clock):
+def one_sample(call, least_seconds, clock, warm_up):
     """Seconds of one call: the other side's threads have gone to sleep, ours are awake, short calls are grouped."""
     time.sleep(0.03)  # OpenMP runtimes spin for up to 20 ms after a parallel region
     # A few milliseconds of calls: an idle processor of a virtual machine takes up to one to answer its wake-up call.
     begin = time.perf_counter()
     calls = 0
-    while calls == 0 or time.perf_counter() - begin < 0.003:
+    while calls == 0 or time.perf_counter() - begin < warm_up:
         call()
         calls += 1
     once = (time.perf_counter() - begin) / calls
@@ -107,7 +109,7 @@ def time_pair(first, second, options):
         # Who comes first alternates, so that neither side always finds the other's heat.
         order = ((0, first), (1, second)) if len(samples[0]) % 2 == 0 else ((1, second), (0, first))
         for index, call in order:
-            samples[index].append(one_sample(call, 0.0005, clock))
+            samples[index].append(one_sample(call, 0.0005, clock, options.warm_up))
     return statistics.median(samples[0]), statistics.median(samples[1]), len(samples[0])
 
 
