@@ -175,7 +175,8 @@ void merge_task(GradientRun& run, int64_t t, char*) {
 // Lay out tasks and sums. Returns the run's work in multiply-adds, about.
 double place_requests(GradientRun& run) {
   const Problem& p = run.problem;
-  double all_work = 0, multiply_adds = 0;
+  GradientWork all_work;
+  double multiply_adds = 0;
   for (int64_t r = 0; r < p.b; ++r) {
     const Request request = resolve_request(p, run.args, r);
     all_work += gradient_work(p, run.tiling, request.s_q, request.s_k);

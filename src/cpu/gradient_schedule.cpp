@@ -12,6 +12,9 @@ namespace {
 constexpr int64_t kWantedTasks = 64;      // ranges until the call has this many tasks ...
 constexpr int64_t kMostRanges = 16;       // ... but no more of a key head than this
 constexpr int64_t kLeastRangeRows = 128;  // a range's own sums of dK and dV cost less than 2 % of its products
+// Ranges of all heads may have sums of this many floats together, or four times what dK and dV have.
+constexpr int64_t kManySums = 64 * 1024 * 1024;
+constexpr int64_t kFewRanges = 4;
 constexpr int64_t kWantedBlocks = 16;
 constexpr int64_t kMostBlockRows = 256;
 constexpr int64_t kBlockKeys = 128;
@@ -33,11 +36,22 @@ GradientTiling tiling_for(const Problem& problem, const KernelTable& table, int 
   tiling.block_rows = static_cast<int>(std::max<int64_t>(block_rows / tiling.format.lanes, 1) * tiling.format.lanes);
   tiling.block_keys = kBlockKeys;
   tiling.threads = threads;
-  const GradientScratch scratch(tiling.format, problem.d, problem.d_v, tiling.block_rows, tiling.block_keys);
-  tiling.kernel_scratch_bytes = scratch.total;
-  const int64_t sums = bounded_product(round_up(problem.max_s_k, tiling.format.key_pad), 4 * (tiling.padded_d + tiling.padded_d_v));
-  tiling.thread_scratch_bytes = round_up(scratch.total + sums, 64);
+  tiling.kernel_scratch_bytes = GradientScratch(tiling.format, problem.d, problem.d_v, tiling.block_rows, tiling.block_keys).total;
   return tiling;
+}
+
+// A thread's memory: the kernel's, and the sums of a head whose rows are one range.
+void add_thread_scratch(const Problem& problem, GradientTiling* tiling) {
+  const int64_t keys = round_up(problem.max_s_k, tiling->format.key_pad);
+  const int64_t sums = bounded_product(keys, 4 * (tiling->padded_d + tiling->padded_d_v));
+  tiling->thread_scratch_bytes = round_up(tiling->kernel_scratch_bytes + sums, 64);
+}
+
+// The one schedule of all requests.
+GradientSchedule uniform_schedule(const Problem& problem, const GradientTiling& tiling) {
+  const GradientWork one = gradient_work(problem, tiling, problem.max_s_q, problem.max_s_k);
+  const double b = static_cast<double>(problem.b);
+  return schedule_gradients(problem, tiling, problem.max_s_q, problem.max_s_k, {b * one.products, b * one.sum_floats});
 }
 
 }  // namespace
@@ -58,30 +72,45 @@ GradientTiling choose_gradient_tiling(const Problem& problem, const KernelTable&
   const int64_t all_rows = bounded_product(problem.total_q, problem.h_q);
   if (!problem.has_flag(FA_FLAG_BATCH_INVARIANT))
     rows = std::min(rows, std::max(round_up(ceil_div(std::max<int64_t>(all_rows, 1), kWantedBlocks), lanes), 2 * lanes));
-  return tiling_for(problem, table, threads, rows);
+  GradientTiling tiling = tiling_for(problem, table, threads, rows);
+  if (is_uniform(problem) && uniform_schedule(problem, tiling).ranges > 1)
+    tiling.thread_scratch_bytes = tiling.kernel_scratch_bytes;  // each range has sums of its own
+  else
+    add_thread_scratch(problem, &tiling);
+  return tiling;
 }
 
 GradientTiling largest_gradient_tiling(const Problem& maxima, const KernelTable& table, int threads) {
-  return tiling_for(maxima, table, threads, kMostBlockRows);
+  GradientTiling tiling = tiling_for(maxima, table, threads, kMostBlockRows);
+  add_thread_scratch(maxima, &tiling);
+  return tiling;
 }
 
-double gradient_work(const Problem& problem, const GradientTiling& tiling, int64_t s_q, int64_t s_k) {
-  const int64_t blocks = ceil_div(s_q * problem.group, tiling.block_rows);
-  return static_cast<double>(problem.h_k) * static_cast<double>(blocks) * static_cast<double>(std::max<int64_t>(s_k, 1));
+GradientWork& operator+=(GradientWork& sum, const GradientWork& more) {
+  sum.products += more.products;
+  sum.sum_floats += more.sum_floats;
+  return sum;
+}
+
+GradientWork gradient_work(const Problem& problem, const GradientTiling& tiling, int64_t s_q, int64_t s_k) {
+  const double blocks = static_cast<double>(ceil_div(s_q * problem.group, tiling.block_rows));
+  const double heads = static_cast<double>(problem.h_k);
+  return {heads * blocks * static_cast<double>(std::max<int64_t>(s_k, 1)), heads * static_cast<double>(tiling.sum_floats(s_k))};
 }
 
 GradientSchedule schedule_gradients(const Problem& problem, const GradientTiling& tiling, int64_t s_q, int64_t s_k,
-                                    double all_work) {
+                                    const GradientWork& all_work) {
   GradientSchedule schedule;
   schedule.rows = s_q * problem.group;
   const int64_t blocks = ceil_div(schedule.rows, tiling.block_rows);
   schedule.range_rows = schedule.rows;
-  const double own = gradient_work(problem, tiling, s_q, s_k);
-  const double all = problem.has_flag(FA_FLAG_BATCH_INVARIANT) ? own : all_work;
-  if (blocks <= 1 || !(all > 0)) return schedule;
-  const double share = own / static_cast<double>(problem.h_k) / all;
+  const GradientWork own = gradient_work(problem, tiling, s_q, s_k);
+  const GradientWork& all = problem.has_flag(FA_FLAG_BATCH_INVARIANT) ? own : all_work;
+  if (blocks <= 1) return schedule;
+  const double share = own.products / static_cast<double>(problem.h_k) / all.products;
   const int64_t wanted = static_cast<int64_t>(std::ceil(share * static_cast<double>(kWantedTasks) - 1e-6));
-  const int64_t ranges = std::max<int64_t>(std::min({wanted, kMostRanges, schedule.rows / kLeastRangeRows, blocks}), 1);
+  const int64_t affordable = std::max(kFewRanges, static_cast<int64_t>(static_cast<double>(kManySums) / (all.sum_floats + 1)));
+  const int64_t ranges = std::max<int64_t>(std::min({wanted, kMostRanges, affordable, schedule.rows / kLeastRangeRows, blocks}), 1);
   schedule.range_rows = ceil_div(blocks, ranges) * tiling.block_rows;
   schedule.ranges = ceil_div(schedule.rows, schedule.range_rows);
   return schedule;
@@ -90,8 +119,7 @@ GradientSchedule schedule_gradients(const Problem& problem, const GradientTiling
 GradientBound gradient_bound(const Problem& problem, const GradientTiling& tiling, bool for_smaller) {
   GradientBound bound;
   if (is_uniform(problem) && !for_smaller) {
-    const double all_work = static_cast<double>(problem.b) * gradient_work(problem, tiling, problem.max_s_q, problem.max_s_k);
-    const GradientSchedule schedule = schedule_gradients(problem, tiling, problem.max_s_q, problem.max_s_k, all_work);
+    const GradientSchedule schedule = uniform_schedule(problem, tiling);
     bound.ranges = bounded_product(problem.b, schedule.tasks(problem.h_k));
     bound.range_keys = bounded_product(bound.ranges, problem.max_s_k);
     bound.sum_floats = schedule.ranges > 1 ? bounded_product(bound.ranges, tiling.sum_floats(problem.max_s_k)) : 0;
@@ -112,6 +140,10 @@ GradientBound gradient_bound(const Problem& problem, const GradientTiling& tilin
   // Each range's keys are padded.
   split_keys += bounded_product(bound.ranges, tiling.format.key_pad - 1);
   bound.sum_floats = bounded_product(split_keys, tiling.padded_d + tiling.padded_d_v);
+  const int64_t once = bounded_product(
+      problem.h_k, bounded_product(all_keys + problem.b * tiling.format.key_pad, tiling.padded_d + tiling.padded_d_v));
+  const int64_t affordable = std::max(bounded_product(kFewRanges, once), kManySums);
+  if (!problem.has_flag(FA_FLAG_BATCH_INVARIANT)) bound.sum_floats = std::min(bound.sum_floats, affordable);
   return bound;
 }
 

@@ -42,12 +42,16 @@ struct GradientSchedule {
   int64_t row_end(int64_t range) const { return range + 1 == ranges ? rows : (range + 1) * range_rows; }
 };
 
-// What a request has to do: row blocks times keys, of all key heads.
-double gradient_work(const Problem& problem, const GradientTiling& tiling, int64_t s_q, int64_t s_k);
+// What a request has to do, of all key heads: row blocks times keys, and the floats of dK and dV.
+struct GradientWork {
+  double products = 0, sum_floats = 0;
+};
+GradientWork& operator+=(GradientWork& sum, const GradientWork& more);
+GradientWork gradient_work(const Problem& problem, const GradientTiling& tiling, int64_t s_q, int64_t s_k);
 
 // `all_work` is the whole call's, and is ignored when batch invariance is asked for.
 GradientSchedule schedule_gradients(const Problem& problem, const GradientTiling& tiling, int64_t s_q, int64_t s_k,
-                                    double all_work);
+                                    const GradientWork& all_work);
 
 // The sizes that the run's arrays never exceed, whatever the lengths; `for_smaller`: nor those of a problem of smaller extents.
 struct GradientBound {

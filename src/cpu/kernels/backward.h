@@ -277,7 +277,7 @@ struct BackwardLoop {
         multiply_lanes(gradients, shares + row, keys);
       }
       if (p.dropout_threshold > 0) multiply_panel(scores, keep, keys);
-      take_additions(at, gradients);
+      if (task.slopes || task.by_key || task.by_row || task.adds_to_dbias) take_additions(at, gradients);
       if (!task.dk) return;
       if (p.softcap > 0) multiply_panel(gradients, slopes, keys);
       Products::narrow(scores, gradients, keys, panel_weights, panel_gradients, panel_pairs);
@@ -353,7 +353,7 @@ struct BackwardLoop {
     add_keys(begin, end, steps, count);
   }
 
-  // The keys that any of the task's rows sees, in whole blocks.
+  // The keys that any of the task's rows sees, from the start of a block on.
   void find_hull(int64_t* begin, int64_t* end) {
     *begin = INT64_MAX;
     *end = 0;
@@ -367,9 +367,6 @@ struct BackwardLoop {
     }
     if (*begin >= *end) *begin = *end = 0;
     *begin = *begin / p.block_keys * p.block_keys;
-    *begin = *begin > task.key_begin ? *begin : task.key_begin;
-    *end = *end < task.key_end ? *end : task.key_end;
-    if (*begin > *end) *begin = *end;
   }
 
   void write_dq() {
@@ -389,11 +386,13 @@ struct BackwardLoop {
   }
 
   void run() {
-    int64_t begin, end;
-    find_hull(&begin, &end);
+    int64_t hull_begin, hull_end;
+    find_hull(&hull_begin, &hull_end);
+    const int64_t begin = hull_begin > task.key_begin ? hull_begin : task.key_begin;
+    const int64_t end = hull_end < task.key_end ? hull_end : task.key_end;
     if (task.hull) task.hull[0] = begin, task.hull[1] = end;
     for (int64_t row = task.row_begin; row < task.row_end; row += p.block_rows) {
-      open_rows(row, begin, end);
+      open_rows(row, hull_begin, hull_end);
       for (int64_t key = begin; key < end; key += p.block_keys)
         attend_block(key, key + p.block_keys < end ? key + p.block_keys : end);
       if (task.dk) write_dq();
