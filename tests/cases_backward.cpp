@@ -10,7 +10,7 @@ namespace {
 using Cases = std::vector<CaseSpec>;
 
 // A backward makes its weights again as exp(score - lse), both in fp32, so that they are known to about |lse| 2^-24. Beyond this
-// there is nothing left to compare to the tolerance; see BackwardRuns.HugeLogitsStayFinite.
+// there is nothing left to compare to the tolerance, unless a kernel makes more of an effort (BackwardEdges.HugeLogits).
 constexpr float kMostMagnitude = 30.0f;
 
 // Rows about caches and key splits have no backward. Those that use one among other things run on contiguous keys.

@@ -1,5 +1,6 @@
 // No allocation in a run after prepare, in the whole process, the shared library included, on every thread.
 #include "tests/support/allocation_count.h"
+#include "tests/support/backward_problem.h"
 #include "tests/support/check.h"
 
 #include <gtest/gtest.h>
@@ -31,6 +32,27 @@ TEST(Allocation, NoneInRunAfterPrepare) {
       if (!(spec.labels & kTest)) continue;
       for (const fa_dtype dtype : dtype_list(spec.dtypes)) {
         TestProblem problem(spec, dtype, 1);
+        const PlanHandle plan(problem.desc(), {});
+        ASSERT_EQ(plan.status(), FA_STATUS_OK) << fa_last_error();
+        PlannedWorkspace workspace(plan.get());
+        ASSERT_EQ(fa_prepare(plan.get(), nullptr), FA_STATUS_OK) << fa_last_error();
+        fa_status status = FA_STATUS_OK;
+        const int64_t count = count_during_run(plan.get(), &problem.args(), workspace.get(), &status);
+        ASSERT_EQ(status, FA_STATUS_OK) << fa_last_error();
+        EXPECT_EQ(count, 0) << problem.text() << " threads " << threads;
+      }
+    }
+  }
+  fa_set_num_threads(0);
+}
+
+TEST(Allocation, NoneInABackwardEither) {
+  for (const int threads : {1, 3}) {
+    fa_set_num_threads(threads);
+    for (const CaseSpec& spec : backward_cases()) {
+      if (!(spec.labels & kTest)) continue;
+      for (const fa_dtype dtype : {FA_DTYPE_F32, FA_DTYPE_BF16}) {
+        const BackwardProblem problem(spec, dtype, 1, GuardedBuffer::Edge::end, ForwardBy::library);
         const PlanHandle plan(problem.desc(), {});
         ASSERT_EQ(plan.status(), FA_STATUS_OK) << fa_last_error();
         PlannedWorkspace workspace(plan.get());

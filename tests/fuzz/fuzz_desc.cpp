@@ -48,7 +48,29 @@ fa_tensor_desc dense(fa_dtype dtype, int32_t rank, const int64_t* shape) {
   return tensor;
 }
 
-// A likely valid forward problem, so that the fuzzer starts beyond the first checks.
+// The backward of a forward description, with some of its optional gradients.
+void make_backward(Bytes* bytes, fa_attention_desc* desc) {
+  const uint8_t choice = bytes->byte();
+  const int64_t lse[] = {desc->q.shape[0], desc->q.shape[2], desc->q.shape[1]};
+  desc->direction = FA_BACKWARD;
+  desc->num_splits = 0;
+  desc->lse = dense(FA_DTYPE_F32, 3, lse);
+  desc->dout = desc->o;
+  desc->dq = desc->q;
+  desc->dk = desc->k;
+  desc->dv = desc->v;
+  if (choice & 1) desc->dlse = desc->lse;
+  if ((choice & 2) && desc->bias.dtype != FA_DTYPE_NONE) {
+    desc->dbias = desc->bias;
+    desc->dbias.dtype = FA_DTYPE_F32;
+  }
+  if ((choice & 4) && desc->sink.dtype != FA_DTYPE_NONE) desc->dsink = desc->sink;
+  if (choice & 8) desc->dq.dtype = desc->dk.dtype = FA_DTYPE_F32;
+  if (choice & 16) desc->alibi = desc->dslopes = dense(FA_DTYPE_F32, 1, &lse[1]);
+  if (choice & 32) desc->flags |= FA_FLAG_ACCUMULATE_DQ | FA_FLAG_DETERMINISTIC;
+}
+
+// A likely valid problem, so that the fuzzer starts beyond the first checks.
 void make_plausible(Bytes* bytes, fa_attention_desc* desc) {
   const auto dtype = static_cast<fa_dtype>(1 + bytes->below(3));
   const int64_t b = 1 + bytes->below(4), s_q = bytes->below(70), s_k = 3 * bytes->below(100), d = 1 + bytes->below(140);
@@ -87,7 +109,7 @@ void scribble(Bytes* bytes, fa_attention_desc* desc) {
 }
 
 void set_names(uint8_t choice, fa_attention_desc* desc) {
-  desc->kernel = (choice & 4) ? fa_kernel_name(FA_DEVICE_CPU, choice & 1) : nullptr;
+  desc->kernel = (choice & 4) ? fa_kernel_name(FA_DEVICE_CPU, choice & 3) : nullptr;
   desc->isa = (choice & 8) ? fa_cpu_isa_name(choice & 3) : nullptr;
   desc->score_mod = (choice & 48) == 48 ? "score" : nullptr;
   if ((choice & 64) && (choice & 4)) desc->kernel = "no such kernel";
@@ -143,6 +165,7 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
     if (mode % 8 == 0) desc.struct_size = sizeof desc;
   } else {
     make_plausible(&bytes, &desc);
+    if (mode & 128) make_backward(&bytes, &desc);
     scribble(&bytes, &desc);
   }
   set_names(names, &desc);
