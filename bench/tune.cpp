@@ -26,6 +26,7 @@ using tool::UsageError;
 
 constexpr int kRounds = 3, kFinalRounds = 9;
 constexpr double kSecondsOfMeasurement = 1.5e-3;
+constexpr double kHopeless = 1.25;        // so much slower than the best of one problem is not tried on the others
 constexpr double kLeastGain = 1.01;       // below, the planner's rules stand: a row is a promise
 constexpr double kMostDifference = 0.02;  // of o, against the planner's own schedule, of weights that sum to 1 over normal values
 
@@ -63,8 +64,8 @@ class Tuner {
       std::vector<Candidate> candidates = candidates_of(step, best.fields);
       measure(&candidates);
       for (Candidate& candidate : candidates) {
+        tried += candidate.seconds.empty() ? 0 : 1;
         if (!candidate.refusal.empty()) continue;
-        ++tried;
         if (candidate.mean_seconds() < best.mean_seconds()) best = std::move(candidate);
       }
     }
@@ -117,19 +118,32 @@ class Tuner {
   void measure(std::vector<Candidate>* candidates, int rounds = kRounds) {
     compile(*candidates);
     for (Candidate& candidate : *candidates) make_plans(&candidate);
-    for (size_t n = 0; n < problems_->size(); ++n) {
-      for (Candidate& candidate : *candidates) check_result(n, &candidate);
-      std::vector<std::vector<double>> samples(candidates->size());
-      for (int round = 0; round < rounds; ++round)
-        for (size_t c = 0; c < candidates->size(); ++c)
-          if ((*candidates)[c].refusal.empty()) samples[c].push_back(time_once(*(*candidates)[c].plans[n], args_[n]));
-      for (size_t c = 0; c < candidates->size(); ++c) {
-        if (!(*candidates)[c].refusal.empty()) continue;
-        std::sort(samples[c].begin(), samples[c].end());
-        (*candidates)[c].seconds.push_back(samples[c][samples[c].size() / 2]);
-      }
-    }
+    for (size_t n = 0; n < problems_->size(); ++n) measure_problem(n, candidates, rounds);
     for (Candidate& candidate : *candidates) candidate.plans.clear();
+  }
+
+  void measure_problem(size_t problem, std::vector<Candidate>* candidates, int rounds) {
+    std::vector<Candidate*> racing;
+    for (Candidate& candidate : *candidates) {
+      check_result(problem, &candidate);
+      if (candidate.refusal.empty()) racing.push_back(&candidate);
+    }
+    if (racing.empty()) return;
+    const fa_attention_args& args = args_[problem];
+    const double once = time_runs(*racing.front()->plans[problem], args, 1);
+    const int runs = std::clamp(static_cast<int>(kSecondsOfMeasurement / once), 1, 100);
+    std::vector<std::vector<double>> samples(racing.size());
+    for (int round = 0; round < rounds; ++round)
+      for (size_t c = 0; c < racing.size(); ++c) samples[c].push_back(time_runs(*racing[c]->plans[problem], args, runs));
+    double best = 1e9;
+    for (size_t c = 0; c < racing.size(); ++c) {
+      std::sort(samples[c].begin(), samples[c].end());
+      racing[c]->seconds.push_back(samples[c][samples[c].size() / 2]);
+      best = std::min(best, racing[c]->seconds.back());
+    }
+    if (rounds == kFinalRounds) return;
+    for (Candidate* candidate : racing)
+      if (candidate->seconds.back() > kHopeless * best) candidate->refusal = "much slower than another";
   }
 
   void make_plans(Candidate* candidate) {
@@ -158,12 +172,8 @@ class Tuner {
     }
   }
 
-  double time_once(const Attention& plan, const fa_attention_args& args) const {
-    double begin = tool::seconds_now();
-    plan.run(args);
-    gpu_.wait();
-    const int runs = std::clamp(static_cast<int>(kSecondsOfMeasurement / (tool::seconds_now() - begin)), 1, 100);
-    begin = tool::seconds_now();
+  double time_runs(const Attention& plan, const fa_attention_args& args, int runs) const {
+    const double begin = tool::seconds_now();
     for (int n = 0; n < runs; ++n) plan.run(args);
     gpu_.wait();
     return (tool::seconds_now() - begin) / runs;
