@@ -71,7 +71,7 @@ struct Exception {
   bool (*covers)(const Problem& problem, const DeviceInfo& device);
 };
 
-const Exception kExceptions[] = {
+const std::vector<Exception> kExceptions = {
     {"served, but the mma.sync kernel comes first",
      [](const Problem& p, const DeviceInfo& device) { return cuda::kSm90ForwardEntry.supports(p, device).ok(); }},
     {"paged keys, or keys by pointers", [](const Problem& p, const DeviceInfo&) { return p.kv_layout != KvLayout::contiguous; }},
@@ -102,7 +102,7 @@ bool must_run_wgmma(const Problem& p) {
 int check_rule(const std::vector<Row>& rows) {
   const DeviceInfo device = cuda::known_devices("sm_90a").front();
   int wrong = 0, held = 0;
-  std::vector<int> uses(std::size(kExceptions), 0);
+  std::vector<int> uses(kExceptions.size(), 0);
   for (const Row& row : rows) {
     if (!must_run_wgmma(row.problem)) continue;
     const std::string kernel = kernel_of(row.problem, device);
