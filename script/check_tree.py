@@ -70,8 +70,8 @@ def may_include(path, target):
     if path.startswith("src/" + kernels):
         return target.startswith(("math/", kernels)) or (room == "cpu" and target == "cpu/simd.h")
     if target.startswith(kernels):
-        in_entries = path.startswith("src/%s/entries/" % room) and target in (kernels + "configs.h", kernels + "params.h", kernels + "sm90_configs.h")
-        return in_entries or target in (kernels + "configs.h", kernels + "params.h", kernels + "sm90_configs.h") or path.startswith("src/cpu/isa/")
+        is_seam = re.fullmatch(re.escape(kernels) + r"(\w+_)?(configs|params)\.h", target) is not None
+        return is_seam or path.startswith("src/cpu/isa/")
     return public or target.startswith(("core/", "math/", room + "/"))
 
 

@@ -142,6 +142,7 @@ BackwardRun run_backward_on_device(BackwardProblem* problem, DeviceBackward* dev
   BackwardRun run;
   const PlanHandle plan(device->desc(), {});
   run.status = plan.status();
+  if (run.status == FA_STATUS_UNSUPPORTED) count_on_device(problem->spec(), problem->dtype(), device->desc(), false);
   if (run.status == FA_STATUS_OK) run.status = fa_prepare(plan.get(), nullptr);
   if (run.status == FA_STATUS_OK) {
     run.kernel = fa_plan_kernel(plan.get());
@@ -157,6 +158,7 @@ BackwardRun run_backward_on_device(BackwardProblem* problem, DeviceBackward* dev
     run.message = fa_last_error();
     return run;
   }
+  count_on_device(problem->spec(), problem->dtype(), device->desc(), true);
   run.fault = device->download();
   run.gradients = problem->read_outputs();
   if (run.fault.empty()) run.fault = problem->find_damage();

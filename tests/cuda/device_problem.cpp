@@ -1,6 +1,9 @@
 // See device_problem.h.
 #include "tests/cuda/device_problem.h"
 
+#include "cuda/device.h"
+#include "tests/support/coverage.h"
+
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
@@ -54,6 +57,15 @@ const cuda::Driver& require_gpu() {
 const char* forced_kernel() {
   const char* const name = std::getenv("FLASH_ATTN_TEST_KERNEL");
   return name != nullptr && *name != 0 ? name : nullptr;
+}
+
+void count_on_device(const CaseSpec& spec, fa_dtype dtype, const fa_attention_desc& desc, bool ran) {
+  if (desc.kernel == nullptr) return;
+  static const std::string architecture = [] {
+    cuda::DeviceInfo info;
+    return cuda::get_device(-1, &info).ok() ? "sm_" + std::to_string(info.compute_capability) : std::string();
+  }();
+  (ran ? count_run : count_refusal)(spec, dtype, desc.kernel, architecture);
 }
 
 void require_gpu_on_this_thread() { require(require_gpu().cuCtxSetCurrent(gpu_context), "making the context current"); }

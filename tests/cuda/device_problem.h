@@ -17,6 +17,9 @@ const cuda::Driver& require_gpu();
 // The kernel that FLASH_ATTN_TEST_KERNEL forces in every test, or null.
 const char* forced_kernel();
 
+// Counts towards the coverage table (support/coverage.h) that the kernel forced in a description ran the case, or refused it.
+void count_on_device(const CaseSpec& spec, fa_dtype dtype, const fa_attention_desc& desc, bool ran);
+
 // Makes that context current on another thread.
 void require_gpu_on_this_thread();
 

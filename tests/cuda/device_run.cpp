@@ -25,6 +25,7 @@ DeviceRun run_on_device(TestProblem* problem, DeviceProblem* device, const Devic
   DeviceRun run;
   const PlanHandle plan(device->desc(), {});
   run.status = plan.status();
+  if (run.status == FA_STATUS_UNSUPPORTED) count_on_device(problem->spec(), problem->dtype(), device->desc(), false);
   if (run.status == FA_STATUS_OK) run.status = fa_prepare(plan.get(), nullptr);
   if (run.status == FA_STATUS_OK) {
     const DeviceWorkspace workspace(plan.get(), device, stream);
@@ -36,6 +37,7 @@ DeviceRun run_on_device(TestProblem* problem, DeviceProblem* device, const Devic
     run.message = fa_last_error();
     return run;
   }
+  count_on_device(problem->spec(), problem->dtype(), device->desc(), true);
   run.fault = device->download(problem);
   run.outputs = problem->read_outputs(rows);
   if (run.fault.empty()) run.fault = problem->find_damage();
