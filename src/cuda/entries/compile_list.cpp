@@ -5,6 +5,7 @@
 #include "core/problem.h"
 #include "cuda/device.h"
 #include "cuda/entries/entry.h"
+#include "cuda/entries/sm90_tuned.h"
 #include "cuda/known_devices.h"
 
 #include <set>
@@ -110,6 +111,21 @@ class Collector {
   std::vector<KernelRequest>* list_;
 };
 
+// A row of the tuned table, on a problem of its class but for lengths: the schedule is forced.
+void add_tuned_row(const Sm90TunedRow& row, Collector* collector) {
+  constexpr unsigned kCausal = 1u << 1, kWindow = 1u << 2, kSoftcap = 1u << 3, kLengths = 1u << 9,
+                     kPaged = 1u << 11;  // of kFeatures
+  const ProblemClass& c = row.problem_class;
+  const std::string kernel = forced_kernel_sm90(row.schedule);
+  fa_attention_desc desc = plain(FA_DTYPE_BF16, c.d, c.d_v);
+  desc.kernel = kernel.c_str();
+  unsigned features = c.mask == MaskClass::none ? 0u : (c.mask == MaskClass::right ? kCausal : kWindow);
+  if (c.features == FeatureClass::lengths) features |= kLengths;
+  if (c.features == FeatureClass::paged) features |= kPaged;
+  if (c.features == FeatureClass::scores) features |= kSoftcap;
+  collector->add_with(desc, features);
+}
+
 // Sets of features in which every two of them are on together, off together, and either alone.
 std::vector<unsigned> pairwise_sets() {
   constexpr unsigned kAll = (1u << kFeatureCount) - 1;
@@ -137,6 +153,8 @@ std::vector<KernelRequest> compile_list() {
       for (const unsigned features : {0u, 2u}) collector.add_with(plain(FA_DTYPE_BF16, d, d), features);
     }
     for (unsigned n = 0; n < kFeatureCount; ++n) collector.add_with(plain(FA_DTYPE_BF16, 128, 128), 1u << n);
+    if (device.compute_capability == 90)
+      for (const Sm90TunedRow& row : tuned_rows_sm90()) add_tuned_row(row, &collector);
     if (!is_served_widely) continue;
     for (const int64_t d : {32, 40, 80, 112, 160, 224}) collector.add_with(plain(FA_DTYPE_F16, d, d), 2u);
     collector.add(plain(FA_DTYPE_BF16, 192, 128));
