@@ -14,7 +14,7 @@ namespace {
 const KernelForm kPreForm = {"bwd_pre",
                              "cuda/kernels/bwd_pre.cuh",
                              "BackwardPreConfig",
-                             "__launch_bounds__(kConfig.threads())",
+                             "__launch_bounds__(kConfig.threads(), 4)",
                              "const __grid_constant__ BackwardParams params",
                              "backward_pre<kConfig>(params);"};
 const KernelForm kPostForm = {"bwd_post",
@@ -47,10 +47,10 @@ int64_t stat_rows_of(const Problem& p, int64_t tile) {
 
 // Sizes of bookings in the scratch memory, each a multiple of 64 bytes.
 struct Bookings {
-  size_t lse2 = 0, delta = 0, sums = 0, dout = 0, slopes = 0;
+  size_t lse2 = 0, delta = 0, top = 0, log = 0, large = 0, sums = 0, dout = 0, slopes = 0;
   size_t total() const {
     size_t sum = 0;
-    for (const size_t bytes : {lse2, delta, sums, dout, slopes})
+    for (const size_t bytes : {lse2, delta, top, log, large, sums, dout, slopes})
       if (__builtin_add_overflow(sum, bytes, &sum)) return SIZE_MAX;
     return sum;
   }
@@ -66,7 +66,8 @@ Bookings book(const Problem& p, const BackwardShape& shape) {
   int64_t rows = 0;
   if (__builtin_mul_overflow(p.h_q, stat_rows_of(p, shape.stat_tile), &rows)) rows = INT64_MAX;
   Bookings size;
-  size.lse2 = size.delta = product(rows, 4);
+  size.lse2 = size.delta = size.top = size.log = product(rows, 4);
+  size.large = product(rows / shape.stat_tile, 4);
   if (shape.sums_d > 0) size.sums = product(rows, int64_t{4} * shape.sums_d);
   if (shape.copies_dout) size.dout = product(rows, (p.d_v + 7) / 8 * 8 * dtype_bytes(p.dtype));
   if (p.has_dslopes) size.slopes = product(rows, 4);
@@ -229,6 +230,9 @@ BackwardParams BackwardPasses::bind(const fa_attention_args& args, void* scratch
   };
   to.row_lse2 = reinterpret_cast<float*>(take(size.lse2));
   to.row_delta = reinterpret_cast<float*>(take(size.delta));
+  to.row_top = reinterpret_cast<float*>(take(size.top));
+  to.row_log = reinterpret_cast<float*>(take(size.log));
+  to.large_tiles = reinterpret_cast<int*>(take(size.large));
   to.dq_sums = reinterpret_cast<float*>(take(size.sums));
   to.dout_copy = take(size.dout);
   to.row_slopes = reinterpret_cast<float*>(take(size.slopes));

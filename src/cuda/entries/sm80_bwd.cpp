@@ -26,8 +26,9 @@ struct MainKernel {
   BackwardParams cut;  // only what cut_backward fills
   PlannedKernel kernel;
 
-  MainKernel(const Problem& problem, const DeviceInfo& device, const Sm80BackwardConfig& chosen)
+  MainKernel(const Problem& problem, const DeviceInfo& device, const Sm80BackwardConfig& chosen, int stat_tile)
       : config(chosen), kernel(finder(chosen, device), config_name(kBackwardForm, chosen), device, chosen.shared_bytes()) {
+    cut.stat_tile = stat_tile;
     cut_backward(problem, device, config, &cut);
   }
 
@@ -57,7 +58,7 @@ class Sm80BackwardPlan final : public Plan {
   Sm80BackwardPlan(const Problem& problem, const DeviceInfo& device, const Sm80BackwardChoice& choice)
       : passes_(problem, device, choice.shape), name_("cuda/sm80_bwd/" + arch_name(device.compute_capability)) {
     for (const Sm80BackwardConfig& config : choice.kernels)
-      kernels_.push_back(std::make_unique<MainKernel>(problem, device, config));
+      kernels_.push_back(std::make_unique<MainKernel>(problem, device, config, choice.shape.stat_tile));
   }
 
   const char* kernel() const override { return name_.c_str(); }

@@ -10,14 +10,18 @@
 namespace flash_attn::cuda {
 namespace {
 
-// Tiles in the order of preference; a kernel takes the first that its registers and the device's shared memory allow.
+// Tiles in the order of preference; a kernel takes the first that its registers and the device's shared memory allow. Small blocks
+// beside each other beat one large block on an H200 (docs/notes/2026-11-24-gpu-backward-mma.md).
 struct Tile {
-  int q, k, warps, stages;
+  int q, k, warps, stages, blocks;
 };
-constexpr Tile kTiles[] = {{128, 128, 8, 2}, {64, 128, 8, 2}, {64, 64, 8, 2}, {64, 64, 8, 1},
-                           {32, 32, 4, 2},   {32, 32, 4, 1},  {16, 16, 2, 1}};
-// d_bias and d_slopes make no products of dS, and so take small blocks, several to a multiprocessor.
-constexpr Tile kScoreTiles[] = {{64, 64, 4, 1}, {32, 32, 4, 1}, {16, 16, 2, 1}};
+constexpr Tile kTiles[] = {{64, 64, 4, 2, 3}, {64, 64, 4, 1, 3}, {64, 64, 4, 2, 2}, {64, 64, 4, 1, 2}, {64, 64, 8, 2, 1},
+                           {64, 64, 8, 1, 1}, {32, 32, 4, 2, 1}, {32, 32, 4, 1, 1}, {16, 16, 2, 1, 1}};
+// The other roles make no products of dS, and so take small blocks.
+constexpr Tile kScoreTiles[] = {{64, 64, 4, 1, 1}, {32, 32, 4, 1, 1}, {16, 16, 2, 1, 1}};
+
+// Tiles whose flags a block of the role renew looks at.
+constexpr int kFlagsOfItem = 32;
 
 int64_t count_tiles(int64_t rows, int tile) { return (rows + tile - 1) / tile; }
 
@@ -57,14 +61,23 @@ void set_gradients(const Problem& p, Sm80BackwardConfig* c) {
       std::min(access_of(p.dk, dtype_bytes(p.dk_dtype), p.dk_alignment), access_of(p.dv, dtype_bytes(p.dv_dtype), p.dv_alignment));
 }
 
-// The largest tile that leaves room in registers beside the accumulators and what the features need.
+int larger_dim(const Sm80BackwardConfig& c) { return std::max(c.padded_d(), c.padded_d_v()); }
+
+bool is_lean(const Sm80BackwardConfig& c) {
+  return !finishes_scores(c) && !c.has_dropout && c.mask != KeyMask::interval && c.access == 16 && !c.copies_dout;
+}
+
+bool is_rich(const Sm80BackwardConfig& c) { return c.has_tree || (finishes_scores(c) && c.has_dropout); }
+
+// Does a tile leave room in registers beside the accumulators and what the features need?
 bool fits_registers(const Sm80BackwardConfig& c, const Tile& tile) {
-  const int dim = std::max(c.padded_d(), c.padded_d_v());
   if (c.dtype == DType::f32) return tile.q <= 32;
-  const bool is_lean = !finishes_scores(c) && !c.has_dropout && c.mask != KeyMask::interval && c.access == 16 && !c.copies_dout;
-  if (tile.q > 64) return is_lean && dim <= 64 && c.role == BackwardRole::keys;
-  if (tile.k > 64) return is_lean && dim <= 128;
-  return true;
+  if (tile.q < 64) return true;
+  const int dim = larger_dim(c);
+  if (tile.warps == 8) return dim <= 128 || !is_rich(c);
+  if (c.role != BackwardRole::keys && c.role != BackwardRole::queries) return true;
+  if (tile.blocks == 3) return dim <= 64 && is_lean(c) && c.role == BackwardRole::keys;
+  return dim <= 64 ? !is_rich(c) : dim <= 128 && is_lean(c);
 }
 
 // How the warps share a tile's scores and the gradients: as square as columns can be divided.
@@ -73,28 +86,41 @@ void set_layout(const Tile& tile, Sm80BackwardConfig* c) {
   c->tile_k = tile.k;
   c->warps = tile.warps;
   c->stages = tile.stages;
-  c->blocks_per_sm = 1;
-  const auto along_rows = [&](int rows, bool can_be_wide) {
-    if (rows == 128) return 4;
-    if (rows == 64) return tile.warps == 8 && !can_be_wide ? 4 : 2;
-    return rows / 16;
+  c->blocks_per_sm = tile.blocks;
+  c->unroll = is_lean(*c) && !c->has_lengths && larger_dim(*c) <= 128 ? 2 : 1;
+  const auto along_rows = [&](int rows, bool divides_columns_by_four) {
+    if (rows == 64 && tile.warps == 8) return divides_columns_by_four ? 2 : 4;
+    return std::min(2, rows / 16);
   };
-  c->score_warps = tile.q == 128 ? 4 : tile.q == 16 ? 1 : 2;
+  c->score_warps = tile.q == 16 ? 1 : tile.warps == 8 && larger_dim(*c) > 128 ? 4 : 2;
   c->key_warps = along_rows(tile.k, c->padded_d() % 64 == 0 && c->padded_d_v() % 64 == 0);
   c->query_warps = along_rows(tile.q, c->padded_d() % 64 == 0);
 }
 
+bool fits_shared_memory(const Sm80BackwardConfig& c, const DeviceInfo& device) {
+  constexpr int kReserved = 1024;  // the driver's, of each block
+  return c.shared_bytes() <= device.shared_bytes && c.blocks_per_sm * (c.shared_bytes() + kReserved) <= device.shared_bytes_per_sm;
+}
+
 Status set_tile(const DeviceInfo& device, Sm80BackwardConfig* c) {
-  const bool is_of_scores = c->role == BackwardRole::bias || c->role == BackwardRole::slopes;
+  const bool is_of_scores = c->role != BackwardRole::keys && c->role != BackwardRole::queries;
   const Tile* const tiles = is_of_scores ? kScoreTiles : kTiles;
   const size_t count = is_of_scores ? std::size(kScoreTiles) : std::size(kTiles);
   for (size_t n = 0; n < count; ++n) {
     if (!fits_registers(*c, tiles[n])) continue;
     set_layout(tiles[n], c);
-    if (c->shared_bytes() <= device.shared_bytes) return {};
+    if (fits_shared_memory(*c, device)) return {};
   }
   return unsupported("d %d and d_v %d need %d bytes of shared memory but GPU %d has %d for a block", c->d, c->d_v,
                      c->shared_bytes(), device.index, device.shared_bytes);
+}
+
+// Is dq summed by the blocks that own keys? Where that takes more registers than there are, a kernel of its own makes it, as where
+// determinism is asked for.
+bool sums_dq(const Problem& p) {
+  Sm80BackwardConfig c;
+  set_features(p, &c);
+  return !p.has_flag(FA_FLAG_DETERMINISTIC) && (larger_dim(c) <= 128 || !is_rich(c));
 }
 
 Status add_kernel(const Problem& p, const DeviceInfo& device, BackwardRole role, Sm80BackwardChoice* choice) {
@@ -102,7 +128,7 @@ Status add_kernel(const Problem& p, const DeviceInfo& device, BackwardRole role,
   c.role = role;
   set_features(p, &c);
   set_gradients(p, &c);
-  c.sums_dq = role == BackwardRole::keys && !p.has_flag(FA_FLAG_DETERMINISTIC);
+  c.sums_dq = role == BackwardRole::keys && sums_dq(p);
   FA_TRY(set_tile(device, &c));
   choice->shape.stat_tile = std::max(choice->shape.stat_tile, c.tile_q);
   choice->shape.copies_dout = c.copies_dout;
@@ -124,10 +150,12 @@ int section_of(const Problem& p, const DeviceInfo& device, const Sm80BackwardCon
 Status configure_sm80_backward(const Problem& p, const DeviceInfo& device, Sm80BackwardChoice* choice) {
   choice->shape = BackwardShape();
   choice->shape.stat_tile = 16;
+  FA_TRY(add_kernel(p, device, BackwardRole::renew, choice));
   FA_TRY(add_kernel(p, device, BackwardRole::keys, choice));
-  if (p.has_flag(FA_FLAG_DETERMINISTIC)) FA_TRY(add_kernel(p, device, BackwardRole::queries, choice));
+  if (!sums_dq(p)) FA_TRY(add_kernel(p, device, BackwardRole::queries, choice));
   if (p.has_dbias) FA_TRY(add_kernel(p, device, BackwardRole::bias, choice));
   if (p.has_dslopes) FA_TRY(add_kernel(p, device, BackwardRole::slopes, choice));
+  for (Sm80BackwardConfig& c : choice->kernels) c.stat_tile = choice->shape.stat_tile;
   return {};
 }
 
@@ -138,6 +166,10 @@ void cut_backward(const Problem& p, const DeviceInfo& device, const Sm80Backward
   params->tiles_q = make_divisor(static_cast<unsigned>(std::max<int64_t>(tiles, 1)));
   params->section = section_of(p, device, c, params->heads);
   params->items = static_cast<int>(params->heads * tiles);
+  if (c.role == BackwardRole::renew) {
+    params->items = static_cast<int>(count_tiles(p.b * p.h_q * count_tiles(p.max_s_q, params->stat_tile), kFlagsOfItem));
+    return;
+  }
   if (c.role != BackwardRole::bias) return;
   const bool sums_rows = p.dbias.row == 0, sums_keys = p.dbias.key == 0;
   const bool sums_requests = p.packed_q ? sums_rows : p.dbias_batches == 1;
@@ -150,6 +182,7 @@ void cut_backward(const Problem& p, const DeviceInfo& device, const Sm80Backward
 
 WorkspaceSize bound_sm80_backward_workspace(const Problem& p, const DeviceInfo&) {
   BackwardShape shape;
+  // Tiles differ with features and dims: the tallest has the most rows to spare.
   shape.stat_tile = kTiles[0].q;
   shape.copies_dout = p.o_dtype != p.dtype;
   if (!p.has_flag(FA_FLAG_DETERMINISTIC)) shape.sums_d = round_up(static_cast<int>(p.d), Sm80BackwardConfig::kColumnUnit);

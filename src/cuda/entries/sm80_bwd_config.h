@@ -19,7 +19,7 @@ struct Sm80BackwardChoice {
 
 Status configure_sm80_backward(const Problem& problem, const DeviceInfo& device, Sm80BackwardChoice* choice);
 
-// How a kernel's work is cut into items: fills tiles_q, heads, section, items and the tiles of d_bias.
+// How a kernel's work is cut into items: fills tiles_q, heads, section, items and the tiles of d_bias. stat_tile must be set.
 void cut_backward(const Problem& problem, const DeviceInfo& device, const Sm80BackwardConfig& config, BackwardParams* params);
 
 WorkspaceSize bound_sm80_backward_workspace(const Problem& maxima, const DeviceInfo& device);

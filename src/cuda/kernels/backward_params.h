@@ -6,6 +6,10 @@
 
 namespace flash_attn::cuda {
 
+// Up to here a weight from the forward's lse is as good as one from a new softmax: beyond it the last bit of lse, and that of its
+// product with log2(e), show.
+constexpr float largest_lse(DType dtype) { return dtype == DType::f32 ? 64.0f : 512.0f; }
+
 // Of the forward's parameters o and lse are inputs here, slots is h_q and pack is 1: a tile holds rows of one query head. Keys are
 // contiguous, and request r uses row r of a dense k.
 struct BackwardParams : ForwardParams {
@@ -37,6 +41,12 @@ struct BackwardParams : ForwardParams {
   int stat_tile = 0;
   float* row_lse2 = nullptr;   // [h_q, stat_rows]: lse * log2(e); +inf for a row without a visible key
   float* row_delta = nullptr;  // [h_q, stat_rows]: sum of o * dout, less dlse
+  // [h_q, stat_rows / stat_tile]: not 0 where the last bit of some row's lse would show in its weights (|lse| > largest_lse). Then
+  // bwd_renew, which a main kernel may bring along, makes row_top and row_log of the tile's rows from the scores as they are made
+  // here: a weight is exp2((score - row_top) - row_log), in the log2 domain.
+  int* large_tiles = nullptr;
+  float* row_top = nullptr;  // [h_q, stat_rows]: the largest score; where scores are but scaled, the product that gives it
+  float* row_log = nullptr;  // [h_q, stat_rows]: log2 of the sum of exp2(score - row_top), the sink's included
   // [h_q, stat_rows, d rounded up], fp32 sums of dS K, which bwd_pre zeroes and bwd_post scales and converts. In runs of 16 rows by
   // 8 columns, row by row of runs: element (i, c) of a run at 4 * (i % 8 * 4 + c % 8 / 2) + i / 8 * 2 + c % 2, as an accumulator of
   // mma.sync (or a warp's of wgmma) holds it. Null where dq is written at once.

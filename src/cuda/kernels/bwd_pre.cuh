@@ -18,7 +18,8 @@ struct BackwardPre {
 
   static __device__ __forceinline__ void load_chunk(const char* row, int chunk, float (&x)[8]) {
     const char* const at = row + chunk * 8 * kElement;
-    if (C.access == 16 && (C.d_v % 8 == 0 || chunk * 8 + 8 <= C.d_v)) {
+    constexpr bool kAreWhole = C.d_v % 8 == 0;
+    if (C.access == 16 && (kAreWhole || chunk * 8 + 8 <= C.d_v)) {
       if constexpr (C.o_dtype == DType::f32) {
         const float4 low = reinterpret_cast<const float4*>(at)[0], high = reinterpret_cast<const float4*>(at)[1];
         x[0] = low.x, x[1] = low.y, x[2] = low.z, x[3] = low.w;
@@ -31,8 +32,10 @@ struct BackwardPre {
       }
       return;
     }
+    if constexpr (C.access < 16 || !kAreWhole) {
 #pragma unroll
-    for (int n = 0; n < 8; ++n) x[n] = chunk * 8 + n < C.d_v ? load_as_float<C.o_dtype>(at, n) : 0.0f;
+      for (int n = 0; n < 8; ++n) x[n] = chunk * 8 + n < C.d_v ? load_as_float<C.o_dtype>(at, n) : 0.0f;
+    }
   }
 
   static __device__ __forceinline__ void copy_chunk_of_dout(const BackwardParams& p, long long stat_row, int chunk,
@@ -65,7 +68,7 @@ struct BackwardPre {
   }
 
   static __device__ __forceinline__ void write_row(const BackwardParams& p, const StatTile& tile, int row, int lane,
-                                                   const Row& from) {
+                                                   const Row& from, bool& is_large) {
     if constexpr (C.copies_dout()) {
       if (row < C.tile && tile.first + row < tile.request.s_q && lane < kChunks)
         copy_chunk_of_dout(p, tile.stat_at + row, lane, from.dout);
@@ -77,6 +80,7 @@ struct BackwardPre {
     for (int step = kLanes / 2; step > 0; step /= 2) sum += __shfl_xor_sync(0xffffffffu, sum, step);
     if (lane != 0 || row >= C.tile) return;
     const bool sees_nothing = from.lse == minus_infinity();  // a row behind the last one neither
+    is_large = is_large || (!sees_nothing && !(fabsf(from.lse) <= largest_lse(C.dtype)));
     p.row_lse2[tile.stat_at + row] = sees_nothing ? -minus_infinity() : from.lse * kLog2E;
     p.row_delta[tile.stat_at + row] = sees_nothing ? 0.0f : sum - from.dlse;
   }
@@ -86,6 +90,7 @@ struct BackwardPre {
     if (tile.first >= tile.request.s_q) return;
     constexpr int kAtOnce = C.tile / kRowsAtOnce >= 2 ? 2 : 1;  // so many rows of a lane are on their way
     const int lane = static_cast<int>(threadIdx.x) % kLanes, first = static_cast<int>(threadIdx.x) / kLanes;
+    bool is_large = false;
 #pragma unroll 1
     for (int base = 0; base < C.tile; base += kAtOnce * kRowsAtOnce) {
       Row row[kAtOnce];
@@ -95,8 +100,10 @@ struct BackwardPre {
         if (base == 0) clear_sums(p, tile);
       }
 #pragma unroll
-      for (int n = 0; n < kAtOnce; ++n) write_row(p, tile, base + n * kRowsAtOnce + first, lane, row[n]);
+      for (int n = 0; n < kAtOnce; ++n) write_row(p, tile, base + n * kRowsAtOnce + first, lane, row[n], is_large);
     }
+    const bool any_large = __syncthreads_or(is_large);
+    if (threadIdx.x == 0) p.large_tiles[tile.stat_at / C.tile] = any_large;
   }
 
   static __device__ __forceinline__ void clear_sums(const BackwardParams& p, const StatTile& tile) {

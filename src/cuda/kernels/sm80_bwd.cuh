@@ -1,10 +1,12 @@
 // Attention backward with mma.sync and cp.async, for sm_80 and everything newer. A block of the role `keys` owns a tile of keys and
 // walks over the query tiles that see it, of all query heads that share the key head: dk and dv stay in registers, and the step's
 // part of dq is added to fp32 sums where that is asked for. A block of the role `queries` owns a tile of queries and walks over the
-// keys: dq without sums of others, the same to the bit each time. The roles bias and slopes are in sm80_bwd_scores.cuh.
+// keys: dq without sums of others, the same to the bit each time. The roles bias and slopes are in sm80_bwd_scores.cuh, renew in
+// sm80_bwd_renew.cuh.
 #pragma once
 
 #include "cuda/kernels/ptx/mbarrier.cuh"
+#include "cuda/kernels/sm80_bwd_renew.cuh"
 #include "cuda/kernels/sm80_bwd_scores.cuh"
 #include "cuda/kernels/sm80_bwd_step.cuh"
 
@@ -27,34 +29,43 @@ struct BackwardKeys : BackwardTiles<C> {
   static __device__ __forceinline__ int first_key() { return warp_id() % C.key_warps * 16 * C.key_strips(); }
   static __device__ __forceinline__ int column_warp() { return warp_id() / C.key_warps; }
 
-  // Query tiles that see keys [j0, j0 + tile_k): the limits grow with the row, so they are neighbours.
+  // Query tiles that see keys [j0, j0 + tile_k): the limits grow with the row, so they are neighbours. Those from `covered` on see
+  // all of them, unless there are limits on the left, which are looked at step by step.
   struct Walk {
-    int begin, end;
+    int begin, end, covered;
   };
-  __device__ __forceinline__ Walk find_walk(int j0) const {
-    const int s_q = static_cast<int>(request.s_q), tiles = (s_q + C.tile_q - 1) / C.tile_q;
-    Walk walk{0, tiles};
-    if constexpr (C.mask == KeyMask::none) return walk;
-    int high = tiles;  // the first tile whose last row reaches j0
-    while (walk.begin < high) {
-      const int middle = (walk.begin + high) / 2;
-      if (limits_of<C.mask>(request.rule, min((middle + 1) * C.tile_q, s_q) - 1).hi > j0) {
+  // The first tile of which something is true that stays true.
+  template <class Is>
+  static __device__ __forceinline__ int first_tile(int tiles, Is&& is) {
+    int low = 0, high = tiles;
+    while (low < high) {
+      const int middle = (low + high) / 2;
+      if (is(middle)) {
         high = middle;
       } else {
-        walk.begin = middle + 1;
+        low = middle + 1;
       }
     }
+    return low;
+  }
+  __device__ __forceinline__ Walk find_walk(int j0) const {
+    const int s_q = static_cast<int>(request.s_q), tiles = (s_q + C.tile_q - 1) / C.tile_q;
+    Walk walk{0, tiles, 0};
+    if constexpr (C.mask == KeyMask::none) {
+      if (j0 + C.tile_k > request.s_k) walk.covered = tiles;
+      return walk;
+    }
+    walk.begin = first_tile(tiles, [&](int tile) {  // whose last row reaches j0
+      return limits_of<C.mask>(request.rule, min((tile + 1) * C.tile_q, s_q) - 1).hi > j0;
+    });
+    walk.covered =
+        first_tile(tiles, [&](int tile) { return limits_of<C.mask>(request.rule, tile * C.tile_q).hi >= j0 + C.tile_k; });
     if constexpr (C.mask == KeyMask::interval) {
       if (j0 < p.first_keys) return walk;
-      int low = walk.begin;  // the first tile whose first row has left the keys behind
-      while (low < walk.end) {
-        const int middle = (low + walk.end) / 2;
-        if (limits_of<C.mask>(request.rule, middle * C.tile_q).lo >= j0 + C.tile_k) {
-          walk.end = middle;
-        } else {
-          low = middle + 1;
-        }
-      }
+      walk.end = first_tile(tiles, [&](int tile) {  // whose first row has left the keys behind
+        return limits_of<C.mask>(request.rule, tile * C.tile_q).lo >= j0 + C.tile_k;
+      });
+      walk.begin = min(walk.begin, walk.end);
     }
     return walk;
   }
@@ -64,8 +75,8 @@ struct BackwardKeys : BackwardTiles<C> {
     const int first = warp_id() % C.query_warps * 16 * kStrips, column = warp_id() / C.query_warps * 8 * kTiles;
     Accumulators<kStrips, kTiles> dq;
     clear(dq);
-    product_mixed<C.dtype, C.tile_k, C.score_row_bytes(), C.row_bytes()>(dq, shared + C.ds_at() + first * C.score_row_bytes(),
-                                                                         Base::k_tile(0), column);
+    product_mixed<C.dtype, C.tile_k, C.score_row_bytes(), C.row_bytes(), C.unroll>(
+        dq, shared + C.ds_at() + first * C.score_row_bytes(), Base::k_tile(0), column);
     float* const sums = p.dq_sums + (Base::stat_at + tile * C.tile_q + first) * C.padded_d() + column * 16 + lane_id() * 4;
 #pragma unroll
     for (int r = 0; r < kStrips; ++r) {
@@ -76,17 +87,17 @@ struct BackwardKeys : BackwardTiles<C> {
   }
 
   // One query tile of one head. Its tiles lie in `stage`.
-  __device__ __forceinline__ void attend(int tile, int stage, int block, Dk& dk, Dv& dv) const {
+  __device__ __forceinline__ void attend(int tile, int stage, int block, bool is_covered, Dk& dk, Dv& dv) const {
     {
       Scores ds;
-      Base::step(tile, stage, block, 0, ds);
+      Base::step(tile, stage, block, 0, is_covered, ds);
     }
     __syncthreads();  // all weights and dS are there
-    product_columns<C.dtype, C.tile_q, C.score_row_bytes(), C.row_bytes_v()>(
+    product_columns<C.dtype, C.tile_q, C.score_row_bytes(), C.row_bytes_v(), C.unroll>(
         dv, shared + C.weights_at(), first_key(), Base::dout_tile(stage), column_warp() * 8 * C.dv_tiles());
     if constexpr (C.sums_dq) add_dq(tile);
-    product_columns<C.dtype, C.tile_q, C.score_row_bytes(), C.row_bytes()>(dk, shared + C.ds_at(), first_key(), Base::q_tile(stage),
-                                                                           column_warp() * 8 * C.dk_tiles());
+    product_columns<C.dtype, C.tile_q, C.score_row_bytes(), C.row_bytes(), C.unroll>(
+        dk, shared + C.ds_at(), first_key(), Base::q_tile(stage), column_warp() * 8 * C.dk_tiles());
   }
 
   __device__ __forceinline__ void walk_heads(const Walk& walk, int head_k, int block, Dk& dk, Dv& dv) {
@@ -107,7 +118,8 @@ struct BackwardKeys : BackwardTiles<C> {
       }
       copy_async_commit();
       Base::open_head(head);
-      attend(tile, step % C.stages, block, dk, dv);
+      const bool is_covered = C.mask == KeyMask::interval ? Base::covers(tile, block) : tile >= walk.covered;
+      attend(tile, step % C.stages, block, is_covered, dk, dv);
       if (C.stages == 1 && step + 1 < total) {
         __syncthreads();  // everyone has read this step's tiles
         Base::open_head(next_head);
@@ -191,10 +203,10 @@ struct BackwardQueries : BackwardTiles<C> {
       const int stage = step % C.stages;
       {
         typename Base::Scores ds;
-        Base::step(tile, 0, blocks.block(step), stage, ds);
+        Base::step(tile, 0, blocks.block(step), stage, Base::covers(tile, blocks.block(step)), ds);
       }
       __syncthreads();  // all of dS is there
-      product_mixed<C.dtype, C.tile_k, C.score_row_bytes(), C.row_bytes()>(
+      product_mixed<C.dtype, C.tile_k, C.score_row_bytes(), C.row_bytes(), C.unroll>(
           dq, shared + C.ds_at() + first_query() * C.score_row_bytes(), Base::k_tile(stage), first_column());
       if (C.stages == 1 && step + 1 < total) {
         __syncthreads();  // everyone has read this step's tiles
@@ -240,6 +252,10 @@ requires(C.role == BackwardRole::bias) struct BackwardBlock<C> : BackwardBias<C>
 template <Sm80BackwardConfig C>
 requires(C.role == BackwardRole::slopes) struct BackwardBlock<C> : BackwardSlopes<C> {
   using BackwardSlopes<C>::BackwardSlopes;
+};
+template <Sm80BackwardConfig C>
+requires(C.role == BackwardRole::renew) struct BackwardBlock<C> : BackwardRenew<C> {
+  using BackwardRenew<C>::BackwardRenew;
 };
 
 template <Sm80BackwardConfig C>

@@ -11,7 +11,8 @@ enum class BackwardRole : int {
   keys,     // a key tile: dk and dv, and with sums_dq its part of dq, added to fp32 sums
   queries,  // a query tile: dq
   bias,     // a tile of d_bias
-  slopes    // a query tile: d_slopes, row by row
+  slopes,   // a query tile: d_slopes, row by row
+  renew     // query tiles whose lse is too large for its last bit: their rows' largest score and denominator
 };
 
 struct Sm80BackwardConfig {
@@ -25,7 +26,9 @@ struct Sm80BackwardConfig {
   int score_warps = 2;    // of them along the queries of a tile of scores; the others along its keys
   int key_warps = 4;      // along the keys of dk and dv; the others along their columns
   int query_warps = 2;    // along the queries of dq; likewise
+  int stat_tile = 64;     // rows behind one flag of the statistics
   int stages = 2;         // tiles of the operand that is walked over: one being read, one on its way
+  int unroll = 2;         // steps of a product laid out one after the other; of scores, twice as many
   int blocks_per_sm = 1;  // that registers must leave room for
   int access = 16;        // bytes that rows of q, k, v and dout are multiples of
   KeyMask mask = KeyMask::none;
@@ -55,7 +58,9 @@ struct Sm80BackwardConfig {
     visit("score_warps", score_warps);
     visit("key_warps", key_warps);
     visit("query_warps", query_warps);
+    visit("stat_tile", stat_tile);
     visit("stages", stages);
+    visit("unroll", unroll);
     visit("blocks_per_sm", blocks_per_sm);
     visit("access", access);
     visit("mask", mask);
@@ -97,8 +102,9 @@ struct Sm80BackwardConfig {
   constexpr int dq_tiles() const { return padded_d() / (8 * (warps / query_warps)); }
 
   // Shared memory: Q and dO tiles, K and V tiles, the weights, dS, and the rows' statistics. What a block owns has one tile, what
-  // it walks over `stages`; the roles bias and slopes walk over both.
+  // it walks over `stages`; the other roles walk over both, one at a time.
   constexpr bool walks_queries() const { return role == BackwardRole::keys; }
+  constexpr bool reduces_rows() const { return role == BackwardRole::slopes || role == BackwardRole::renew; }
   constexpr int query_stages() const { return walks_queries() ? stages : 1; }
   constexpr int key_stages() const { return walks_queries() ? 1 : stages; }
   constexpr int dout_at() const { return query_stages() * tile_q * row_bytes(); }
@@ -112,7 +118,7 @@ struct Sm80BackwardConfig {
   constexpr int sums_at() const { return stats_at() + query_stages() * tile_q * 8; }  // fp32, over everything else for d_bias
   constexpr int shared_bytes() const {
     if (role == BackwardRole::bias) return sums_at() > tile_q * tile_k * 4 ? sums_at() : tile_q * tile_k * 4;
-    return sums_at() + (role == BackwardRole::slopes ? tile_q * (warps / score_warps) * 4 : 0);
+    return sums_at() + (reduces_rows() ? tile_q * (warps / score_warps) * 8 : 0);
   }
 
   static constexpr int kColumnUnit = 32;

@@ -52,8 +52,9 @@ __device__ __forceinline__ void multiply(float (&acc)[kStrips][kTiles][4], const
   }
 }
 
-// acc += A B^T over kDepth columns of both; a and b are the warp's first rows.
-template <DType kType, int kDepth, int kRow, int kStrips, int kTiles>
+// acc += A B^T over kDepth columns of both; a and b are the warp's first rows. kUnroll, here and below: steps of 16 that are laid
+// out one after the other; more hide more of the loads' time, and take more registers.
+template <DType kType, int kDepth, int kRow, int kUnroll, int kStrips, int kTiles>
 __device__ __forceinline__ void product_rows(float (&acc)[kStrips][kTiles][4], unsigned a_tile, unsigned b_tile) {
   const int lane = static_cast<int>(forget(threadIdx.x % 32));
   if constexpr (kType == DType::f32) {
@@ -83,7 +84,7 @@ __device__ __forceinline__ void product_rows(float (&acc)[kStrips][kTiles][4], u
     static_assert(kTiles % 2 == 0);
     const ChunkColumn a_column = chunk_column<kRow>(a_tile, lane % 16, lane / 16);
     const ChunkColumn b_column = chunk_column<kRow>(b_tile, lane / 16 * 8 + lane % 8, lane / 8 % 2);
-#pragma unroll
+#pragma unroll kUnroll
     for (int c = 0; c < kDepth / 16; ++c) {
       unsigned a[kStrips][4];
 #pragma unroll
@@ -118,7 +119,7 @@ __device__ __forceinline__ void multiply_f32(float (&acc)[kStrips][kTiles][4], c
 
 // acc += A^T B over kDepth rows of both: the warp's columns of A from a_first on are its rows, those of B from b_first on its
 // columns.
-template <DType kType, int kDepth, int kRowA, int kRowB, int kStrips, int kTiles>
+template <DType kType, int kDepth, int kRowA, int kRowB, int kUnroll, int kStrips, int kTiles>
 __device__ __forceinline__ void product_columns(float (&acc)[kStrips][kTiles][4], unsigned a_tile, int a_first, unsigned b_tile,
                                                 int b_first) {
   const int lane = static_cast<int>(forget(threadIdx.x % 32));
@@ -139,7 +140,7 @@ __device__ __forceinline__ void product_columns(float (&acc)[kStrips][kTiles][4]
     static_assert(kTiles % 2 == 0);
     const auto a_columns = WarpColumns<kStrips>::template at<kRowA>(a_tile, lane / 16 * 8 + lane % 8, lane / 8 % 2, a_first / 16);
     const auto b_columns = WarpColumns<kTiles / 2>::template at<kRowB>(b_tile, lane % 16, lane / 16, b_first / 16);
-#pragma unroll
+#pragma unroll kUnroll
     for (int k = 0; k < kDepth / 16; ++k) {
       unsigned a[kStrips][4];
 #pragma unroll
@@ -155,7 +156,7 @@ __device__ __forceinline__ void product_columns(float (&acc)[kStrips][kTiles][4]
 }
 
 // acc += A B over kDepth columns of A and rows of B; a is the warp's first row.
-template <DType kType, int kDepth, int kRowA, int kRowB, int kStrips, int kTiles>
+template <DType kType, int kDepth, int kRowA, int kRowB, int kUnroll, int kStrips, int kTiles>
 __device__ __forceinline__ void product_mixed(float (&acc)[kStrips][kTiles][4], unsigned a_tile, unsigned b_tile, int b_first) {
   const int lane = static_cast<int>(forget(threadIdx.x % 32));
   if constexpr (kType == DType::f32) {
@@ -174,7 +175,7 @@ __device__ __forceinline__ void product_mixed(float (&acc)[kStrips][kTiles][4], 
     static_assert(kTiles % 2 == 0);
     const ChunkColumn a_column = chunk_column<kRowA>(a_tile, lane % 16, lane / 16);
     const auto b_columns = WarpColumns<kTiles / 2>::template at<kRowB>(b_tile, lane % 16, lane / 16, b_first / 16);
-#pragma unroll
+#pragma unroll kUnroll
     for (int k = 0; k < kDepth / 16; ++k) {
       unsigned a[kStrips][4];
 #pragma unroll

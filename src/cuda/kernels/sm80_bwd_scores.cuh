@@ -40,7 +40,7 @@ struct BackwardBias : BackwardTiles<C> {
     copy_async_wait<0>();
     __syncthreads();
     Scores ds;
-    Base::step(tile, 0, block, 0, ds);
+    Base::step(tile, 0, block, 0, Base::covers(tile, block), ds);
 #pragma unroll
     for (int r = 0; r < Base::kStrips; ++r) {
 #pragma unroll
@@ -125,7 +125,7 @@ struct BackwardSlopes : BackwardTiles<C> {
 
   __device__ __forceinline__ void add_block(int tile, int block, int stage, float (&sums)[Base::kRows]) const {
     typename Base::Scores ds;
-    Base::step(tile, 0, block, stage, ds);
+    Base::step(tile, 0, block, stage, Base::covers(tile, block), ds);
 #pragma unroll
     for (int n = 0; n < Base::kRows; ++n) {
       const long long i = tile * C.tile_q + Base::row_of(n);
@@ -181,6 +181,7 @@ struct BackwardSlopes : BackwardTiles<C> {
       __syncthreads();
       add_block(item.tile, blocks.block(step), 0, sums);
     }
+    copy_async_commit();  // of the queries, where there were no keys
     copy_async_wait<0>();
     write(item.tile, sums);
   }

@@ -74,9 +74,10 @@ struct BackwardTiles {
 
   // Rows of a tile that lie one stride apart.
   template <int kTileRows, int kRowBytes, int kValid, int kAccess>
-  static __device__ __forceinline__ void load_rows(unsigned target, const char* base, long long stride, int count) {
+  static __device__ __forceinline__ void load_rows(unsigned target, const char* base, long long row_bytes, int count) {
+    const long long stride = forget(row_bytes);
     using Lanes = CopyLanes<kRowBytes, kThreads>;
-    const unsigned thread = threadIdx.x;
+    const unsigned thread = forget(threadIdx.x);
     const char* at = base + Lanes::row(thread) * stride;
     copy_rows<kTileRows, kRowBytes, kValid, kThreads, kAccess>(target, thread, [&](int row, const char*& address) {
       address = at;
@@ -87,6 +88,9 @@ struct BackwardTiles {
 
   __device__ __forceinline__ void load_queries(int tile, int stage) const {
     const int first = tile * C.tile_q, count = static_cast<int>(request.s_q) - first;
+    Request request = this->request;  // found anew at each step, so that no address is kept in registers
+    request.index = forget(request.index);
+    request.q_row = forget(request.q_row);
     load_rows<C.tile_q, C.row_bytes(), C.d * kElement, C.access>(
         q_tile(stage), p.q + query_offset(p.q_axes, request, first, head) * kElement, p.q_axes.row * kElement, count);
     if constexpr (C.copies_dout) {
@@ -146,33 +150,57 @@ struct BackwardTiles {
     return dropped;
   }
 
+  // What a row's weights are made with.
+  struct RowScale {
+    float lse2;     // or row_log, with
+    float top = 0;  // row_top
+  };
+
   // The weight of a product; `slope` is what dS is multiplied by on the way back through the softcap.
-  __device__ __forceinline__ float weight(const ScoreRow<C>& row, float product, int j, float lse2, float* slope) const {
+  template <bool kIsLarge>
+  __device__ __forceinline__ float weight(const ScoreRow<C>& row, float product, int j, const RowScale& scale, float* slope) const {
     if constexpr (!kFinishes) {
       *slope = 1;
-      return exp2_fast(fmaf(product, p.scale * kLog2E, -lse2));
+      return exp2_fast(fmaf(kIsLarge ? product - scale.top : product, p.scale * kLog2E, -scale.lse2));
     } else {
-      const float x = row.score(p, product, min(j, static_cast<int>(request.s_k) - 1), static_cast<int>(request.tree_prefix));
+      const float x = finish(row, product, j);
       if constexpr (C.has_softcap) {
         const float t = tanh_exact(product * (p.scale / p.softcap));
         *slope = 1.0f - t * t;
       }
-      return exp2_fast(x - lse2);
+      return exp2_fast((kIsLarge ? x - scale.top : x) - scale.lse2);
     }
+  }
+  __device__ __forceinline__ float finish(const ScoreRow<C>& row, float product, int j) const {
+    return row.score(p, product, min(j, static_cast<int>(request.s_k) - 1), static_cast<int>(request.tree_prefix));
+  }
+
+  __device__ __forceinline__ ScoreRow<C> score_row(int i) const {
+    ScoreRow<C> row;
+    if constexpr (kFinishes) row.open(p, request, {min(i, static_cast<int>(request.s_q) - 1), head});
+    return row;
+  }
+  static __device__ __forceinline__ bool is_hidden(const Limits& limits, int j) {
+    if constexpr (C.mask == KeyMask::interval) return (j >= limits.hi || j < limits.lo) && j >= limits.first;
+    return j >= limits.hi;
   }
 
   // Products to weights, the hidden ones to 0. Stores them, less the dropped ones, where dv is made of them; leaves what dS is a
   // multiple of.
-  template <bool kIsCovered>
+  template <bool kIsCovered, bool kIsLarge>
   __device__ __forceinline__ void weigh(Scores& s, int i0, int j0, int stage, const Dropped& dropped) const {
     const int origin = j0 + warp_key() + lane_id() % 4 * 2;
     constexpr bool kBacksThroughCap = C.has_softcap && kKeepsDs;
 #pragma unroll
     for (int n = 0; n < kRows; ++n) {
-      const float lse2 = load_shared_float(stats(stage) + row_of(n) * 4);
       const int i = i0 + row_of(n);
-      ScoreRow<C> row;
-      if constexpr (kFinishes) row.open(p, request, {min(i, static_cast<int>(request.s_q) - 1), head});
+      RowScale scale;
+      if constexpr (kIsLarge) {
+        scale = {p.row_log[stat_at + i], p.row_top[stat_at + i]};
+      } else {
+        scale.lse2 = load_shared_float(stats(stage) + row_of(n) * 4);
+      }
+      const ScoreRow<C> row = score_row(i);
       Limits limits{};
       if constexpr (!kIsCovered) limits = limits_of<C.mask>(request.rule, i);
 #pragma unroll
@@ -183,12 +211,8 @@ struct BackwardTiles {
           const int j = origin + 8 * t + e;
           float& x = s[n / 2][t][n % 2 * 2 + e];
           float slope = 1;
-          w[e] = weight(row, x, j, lse2, &slope);
-          if constexpr (!kIsCovered) {
-            bool is_hidden = j >= limits.hi;
-            if constexpr (C.mask == KeyMask::interval) is_hidden = (is_hidden || j < limits.lo) && j >= limits.first;
-            if (is_hidden) w[e] = 0;
-          }
+          w[e] = weight<kIsLarge>(row, x, j, scale, &slope);
+          if (!kIsCovered && is_hidden(limits, j)) w[e] = 0;
           x = kBacksThroughCap ? w[e] * slope : w[e];
           if (C.has_dropout && dropped.has(n / 2, t, n % 2 * 2 + e)) w[e] = 0;
         }
@@ -211,24 +235,36 @@ struct BackwardTiles {
 
   // ---- A step ----
 
-  // dS of query tile `tile` in stage `query_stage` and key block `block` in stage `key_stage`, in registers; with it what the role
-  // needs in shared memory.
-  __device__ __forceinline__ void step(int tile, int query_stage, int block, int key_stage, Scores& ds) const {
-    const int i0 = tile * C.tile_q, j0 = block * C.tile_k;
-    Scores s;
+  __device__ __forceinline__ void multiply_scores(int query_stage, int key_stage, Scores& s) const {
     clear(s);
-    product_rows<C.dtype, C.padded_d(), C.row_bytes()>(s, q_tile(query_stage) + warp_query() * C.row_bytes(),
-                                                       k_tile(key_stage) + warp_key() * C.row_bytes());
-    const Reach reach = reach_of<C.mask>(p, request.rule, i0 + warp_query(), i0 + warp_query() + 16 * kStrips - 1);
+    product_rows<C.dtype, C.padded_d(), C.row_bytes(), 2 * C.unroll>(s, q_tile(query_stage) + warp_query() * C.row_bytes(),
+                                                                     k_tile(key_stage) + warp_key() * C.row_bytes());
+  }
+
+  // Does every row of this warp see all of its keys?
+  __device__ __forceinline__ bool covers(int tile, int block) const {
+    const int i0 = tile * C.tile_q + warp_query(), j0 = block * C.tile_k + warp_key();
+    return reach_of<C.mask>(p, request.rule, i0, i0 + 16 * kStrips - 1).covers(j0, 8 * kTiles);
+  }
+
+  // dS of query tile `tile` in stage `query_stage` and key block `block` in stage `key_stage`, in registers; with it what the role
+  // needs in shared memory. is_covered: every row of the warp sees all of its keys.
+  __device__ __forceinline__ void step(int tile, int query_stage, int block, int key_stage, bool is_covered, Scores& ds) const {
+    const int i0 = tile * C.tile_q, j0 = block * C.tile_k;
+    const bool is_large = p.large_tiles[(stat_at + i0) / C.stat_tile] != 0;
+    Scores s;
+    multiply_scores(query_stage, key_stage, s);
     const Dropped dropped = find_dropped(i0, j0);
-    if (reach.covers(j0 + warp_key(), 8 * kTiles)) {
-      weigh<true>(s, i0, j0, query_stage, dropped);
+    if (is_large) {
+      weigh<false, true>(s, i0, j0, query_stage, dropped);
+    } else if (is_covered) {
+      weigh<true, false>(s, i0, j0, query_stage, dropped);
     } else {
-      weigh<false>(s, i0, j0, query_stage, dropped);
+      weigh<false, false>(s, i0, j0, query_stage, dropped);
     }
     clear(ds);
-    product_rows<C.dtype, C.padded_d_v(), C.row_bytes_v()>(ds, dout_tile(query_stage) + warp_query() * C.row_bytes_v(),
-                                                           v_tile(key_stage) + warp_key() * C.row_bytes_v());
+    product_rows<C.dtype, C.padded_d_v(), C.row_bytes_v(), 2 * C.unroll>(
+        ds, dout_tile(query_stage) + warp_query() * C.row_bytes_v(), v_tile(key_stage) + warp_key() * C.row_bytes_v());
 #pragma unroll
     for (int n = 0; n < kRows; ++n) {
       const float delta = load_shared_float(stats(query_stage) + C.tile_q * 4 + row_of(n) * 4);

@@ -9,6 +9,7 @@
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
+#include <functional>
 #include <vector>
 
 #define __device__
@@ -20,6 +21,7 @@
 #define __shared__
 #define __align__(bytes)
 #define __syncthreads() ::emulated::sync_block()
+#define __syncwarp() ::emulated::sync_warp()
 
 struct uint3 {
   unsigned x, y, z;
@@ -54,6 +56,7 @@ struct Thread {
   bool is_done = false;
   std::vector<Copy> open;
   std::vector<std::vector<Copy>> groups;
+  std::vector<std::function<void()>> stores;  // bulk stores that nobody has waited for
 };
 
 Thread& this_thread();
@@ -62,6 +65,13 @@ unsigned this_lane();
 void* lane_slot(unsigned lane);
 void sync_warp();
 void sync_block();
+void sync_group();  // of 128 threads
+void named_barrier(int barrier, int threads, bool waits);
+void yield_block();
+void note_progress();
+// Work that other hardware does: a bulk copy arrives some time after it was issued.
+void delay(std::function<void()> work);
+void run_delayed();
 // Ends the program, saying what the kernel did wrong.
 [[noreturn]] void fail(const char* what, unsigned long long value);
 
@@ -103,6 +113,7 @@ inline unsigned __shfl_xor_sync(unsigned, unsigned x, int bits) {
   return emulated::exchange(x, emulated::this_lane() ^ static_cast<unsigned>(bits));
 }
 inline int __shfl_sync(unsigned, int x, int lane) { return emulated::exchange(x, static_cast<unsigned>(lane) % 32); }
+inline unsigned __shfl_sync(unsigned, unsigned x, int lane) { return emulated::exchange(x, static_cast<unsigned>(lane) % 32); }
 inline float __shfl_xor_sync(unsigned, float x, int bits) {
   return emulated::exchange(x, emulated::this_lane() ^ static_cast<unsigned>(bits));
 }
@@ -122,4 +133,17 @@ inline unsigned __ballot_sync(unsigned, bool x) {
   emulated::sync_warp();
   return ballot;
 }
+inline unsigned atomicAdd(unsigned* at, unsigned x) {
+  const unsigned before = *at;
+  *at += x;
+  return before;
+}
 inline int __ffs(int x) { return __builtin_ffs(x); }
+inline int __syncthreads_or(int x) {
+  static int any;
+  if (threadIdx.x == 0) any = 0;
+  emulated::sync_block();
+  any |= x;
+  emulated::sync_block();
+  return any;
+}
