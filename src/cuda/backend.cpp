@@ -1,4 +1,4 @@
-// The CUDA room's side of the seam: its kernels. The first that serves a problem on its device gets it; the Hopper kernel waits
+// The CUDA room's side of the seam: its kernels. The first that serves a problem on its device gets it; the Hopper backward waits
 // behind the other, for those who name it, until its tests have run on a GPU through the library.
 #include "cuda/backend.h"
 
@@ -11,8 +11,8 @@
 namespace flash_attn::cuda {
 namespace {
 
-constexpr const KernelEntry* kEntries[] = {&kSm80ForwardEntry, &kSm90ForwardEntry, &kSm80BackwardEntry};
-constexpr const char* kKernelNames[] = {"sm80_fwd", "sm90_fwd", "sm80_bwd", nullptr};
+constexpr const KernelEntry* kEntries[] = {&kSm90ForwardEntry, &kSm80ForwardEntry, &kSm80BackwardEntry, &kSm90BackwardEntry};
+constexpr const char* kKernelNames[] = {"sm90_fwd", "sm80_fwd", "sm80_bwd", "sm90_bwd", nullptr};
 
 Status check_name(const Problem& problem) {
   if (problem.kernel.empty()) return {};

@@ -27,6 +27,7 @@ struct KernelEntry {
 extern const KernelEntry kSm90ForwardEntry;
 extern const KernelEntry kSm80ForwardEntry;
 extern const KernelEntry kSm80BackwardEntry;
+extern const KernelEntry kSm90BackwardEntry;
 
 // What no kernel of this room serves, in words: at all, and of forward problems.
 Status check_room_features(const Problem& problem);

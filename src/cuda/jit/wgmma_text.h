@@ -13,4 +13,9 @@ namespace flash_attn::cuda {
 //   rs(d, a, b, accumulates)   a in registers; b has its columns contiguous
 std::string wgmma_text(int columns, DType dtype);
 
+// The same with what a backward needs beside it:
+//   ss_start(d, a, b)                  as ss, into registers that need not hold anything yet
+//   ss_columns(d, a, b, accumulates)   as ss, but b has its columns contiguous; and ss_columns_start
+std::string wgmma_backward_text(int columns, DType dtype);
+
 }  // namespace flash_attn::cuda

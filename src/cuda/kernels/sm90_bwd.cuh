@@ -2,24 +2,25 @@
 // registers, dQ leaves every step as an addition to sums in memory.
 //
 //   warp groups 1, 2  consumers, 64 keys each: S^T = K Q^T and dP^T = V dO^T have keys as rows, so that P^T and dS^T, still in
-//                     registers, are the first operands of dV += P^T dO and dK += dS^T Q; dS goes to shared memory
-//   warp group 0      reducer: dQ = dS K of all 128 keys, added to memory while the consumers go on; one of its threads loads K and
-//                     V once, and Q, dO and their rows' statistics for the step after the next
+//                     registers, are the first operands of dV += P^T dO and dK += dS^T Q. dS goes to shared memory, too, and each
+//                     makes its half of dQ = dS K of all 128 keys
+//   warp group 0      warp 0 loads K and V once, and Q, dO and their rows' statistics every step; warps 1 and 2 carry what the
+//                     consumers have staged of dQ to memory
 //
 // Barriers (all mbarriers; counts in brackets): k_full, v_full tx; q_full, dout_full[2] tx, q_empty, dout_empty[2] one arrival a
-// consumer warp; ds_full[2] one a consumer warp, ds_empty[2] one a reducer warp. A warp group has nothing to compute for a tile
-// whose queries see none of its keys, but it takes part in the tile's barriers.
+// consumer warp; ds_full, ds_empty[ds_stages] one a consumer warp; dq_full[2] one a warp of the group, dq_empty[2] 1.
 #pragma once
 
-#include "ptx/async_copy.cuh"
-#include "ptx/bulk.cuh"
-#include "ptx/mbarrier.cuh"
-#include "ptx/order.cuh"
-#include "ptx/reduce.cuh"
-#include "ptx/special.cuh"
-#include "ptx/tma.cuh"
-#include "ptx/warpgroup.cuh"
-#include "sm90_bwd_schedule.cuh"
+#include "cuda/kernels/ptx/async_copy.cuh"
+#include "cuda/kernels/ptx/bulk.cuh"
+#include "cuda/kernels/ptx/convert.cuh"
+#include "cuda/kernels/ptx/mbarrier.cuh"
+#include "cuda/kernels/ptx/order.cuh"
+#include "cuda/kernels/ptx/reduce.cuh"
+#include "cuda/kernels/ptx/special.cuh"
+#include "cuda/kernels/ptx/tma.cuh"
+#include "cuda/kernels/ptx/warpgroup.cuh"
+#include "cuda/kernels/sm90_bwd_schedule.cuh"
 
 namespace flash_attn::cuda {
 
@@ -41,7 +42,7 @@ __device__ __forceinline__ void load_tile(unsigned target, const TensorMap* map,
   }
 }
 
-// Brings what consumers and reducer read. One thread calls it.
+// Brings what the consumers read. One thread calls it.
 template <class Config>
 struct BackwardLoader {
   static constexpr Sm90BackwardConfig c = Config::value;
@@ -80,7 +81,15 @@ struct BackwardLoader {
     load_tile<c.slabs_v(), c.tile_q>(smem + at.dout + slot * at.dout_tile, &a.dout, smem + at.dout_full + 8 * slot, rows,
                                      kEvictLast);
     bulk_load(smem + at.delta + slot * c.tile_q * 4, a.params.row_delta + stats, c.tile_q * 4, smem + at.dout_full + 8 * slot);
-    if (walk.advance()) ++head;
+    if (walk.advance(smem + at.task)) ++head;
+  }
+
+  __device__ __forceinline__ void run() {
+    const int steps = get_heads(smem + at.task).steps();
+    if (steps == 0) return;
+    load_keys();
+#pragma unroll 1
+    for (int i = 0; i < steps; ++i) load_queries();
   }
 };
 
@@ -91,14 +100,17 @@ struct BackwardConsumer {
   static constexpr Sm90BackwardConfig c = Config::value;
   static constexpr Sm90BackwardLayout at{c};
   static constexpr int kTileQ = c.tile_q;
-  static constexpr int kParts = c.splits_dp ? 2 : 1, kPartQ = kTileQ / kParts;  // of dP
 
   const Sm90BackwardArguments& a;
   unsigned smem;
   int group, lane, warp;
-  unsigned k_low, v_low, q_low, dout_low;
-  float dK[c.d / 2], dV[c.d_v / 2], S[kTileQ / 2], T[kPartQ / 2];
-  unsigned P[kTileQ / 4], W[kTileQ / 4];
+  unsigned k_low, v_low, q_low, dout_low, k_columns_low, ds_low;
+  float dK[c.d / 2], dV[c.d_v / 2];
+  float X[kTileQ / 2];     // S^T, then P^T; dP^T
+  unsigned A[kTileQ / 4];  // P^T rounded, then dS^T
+  float dQ[c.dq_columns() / 2];
+  float* sums;  // where this thread adds dQ of the next step that leaves (without staging)
+  int sums_m;
 
   // What the warp group's keys see. A thread's own limits lie in shared memory: few steps need them, and registers are dear.
   struct Limits {
@@ -114,50 +126,64 @@ struct BackwardConsumer {
     v_low = low(at.v + group * 64 * 128);
     q_low = low(at.q);
     dout_low = low(at.dout);
+    k_columns_low = low(at.k + (c.splits_rows() || c.slabs() == 1 ? 0 : group * c.kTileK * 128));
+    ds_low = low(at.ds + (c.splits_rows() ? group * 64 * 128 : 0));
   }
 
   // S^T of the slot's queries, and dP^T likewise: keys by queries.
   __device__ __forceinline__ void issue_scores(int slot) {
     const unsigned q = uniform(q_low + slot * (at.q_tile >> 4));
     wgmma_fence();
-    Wgmma<kTileQ>::ss_start(S, k_low, kSwizzledRows, q, kSwizzledRows);
+    Wgmma<kTileQ>::ss_start(X, k_low, kSwizzledRows, q, kSwizzledRows);
 #pragma unroll
     for (int i = 1; i < c.d / 16; ++i)
-      Wgmma<kTileQ>::ss(S, k_low + (i / 4) * (c.kTileK * 128 >> 4) + (i % 4) * 2, kSwizzledRows,
+      Wgmma<kTileQ>::ss(X, k_low + (i / 4) * (c.kTileK * 128 >> 4) + (i % 4) * 2, kSwizzledRows,
                         q + (i / 4) * (kTileQ * 128 >> 4) + (i % 4) * 2, kSwizzledRows, 1);
     wgmma_commit();
   }
-  __device__ __forceinline__ void issue_weight_gradients(int slot, int part) {
-    const unsigned dout = uniform(dout_low + slot * (at.dout_tile >> 4) + part * (kPartQ * 128 >> 4));
+  __device__ __forceinline__ void issue_weight_gradients(int slot) {
+    const unsigned dout = uniform(dout_low + slot * (at.dout_tile >> 4));
+    pin(A);
     wgmma_fence();
-    Wgmma<kPartQ>::ss_start(T, v_low, kSwizzledRows, dout, kSwizzledRows);
+    Wgmma<kTileQ>::ss_start(X, v_low, kSwizzledRows, dout, kSwizzledRows);
 #pragma unroll
     for (int i = 1; i < c.d_v / 16; ++i)
-      Wgmma<kPartQ>::ss(T, v_low + (i / 4) * (c.kTileK * 128 >> 4) + (i % 4) * 2, kSwizzledRows,
+      Wgmma<kTileQ>::ss(X, v_low + (i / 4) * (c.kTileK * 128 >> 4) + (i % 4) * 2, kSwizzledRows,
                         dout + (i / 4) * (kTileQ * 128 >> 4) + (i % 4) * 2, kSwizzledRows, 1);
     wgmma_commit();
   }
 
-  // dV += P^T dO and dK += dS^T Q, the second operands read by columns: 64 columns further lies the next slab.
-  __device__ __forceinline__ void issue_dv(int slot) {
-    const unsigned dout = uniform((dout_low | ((kTileQ * 128 >> 4) << 16)) + slot * (at.dout_tile >> 4));
-    pin(dV);
-    pin(P);
+  // dV += P^T dO, or dK += dS^T Q: the second operand is read by columns, and 64 columns further lies the next slab.
+  template <int kColumns>
+  __device__ __forceinline__ void issue_update(float (&sum)[kColumns / 2], unsigned low) {
+    const unsigned from = uniform(low | ((kTileQ * 128 >> 4) << 16));
+    pin(sum);
+    pin(A);
     wgmma_fence();
 #pragma unroll
     for (int i = 0; i < kTileQ / 16; ++i)
-      Wgmma<c.d_v>::rs(dV, P[4 * i], P[4 * i + 1], P[4 * i + 2], P[4 * i + 3], dout + i * (2048 >> 4), kSwizzledRows, 1);
+      Wgmma<kColumns>::rs(sum, A[4 * i], A[4 * i + 1], A[4 * i + 2], A[4 * i + 3], from + i * (2048 >> 4), kSwizzledRows, 1);
     wgmma_commit();
   }
-  __device__ __forceinline__ void issue_dk(int slot) {
-    const unsigned q = uniform((q_low | ((kTileQ * 128 >> 4) << 16)) + slot * (at.q_tile >> 4));
-    pin(dK);
-    pin(W);
+  __device__ __forceinline__ void issue_dv(int slot) { issue_update<c.d_v>(dV, dout_low + slot * (at.dout_tile >> 4)); }
+  __device__ __forceinline__ void issue_dk(int slot) { issue_update<c.d>(dK, q_low + slot * (at.q_tile >> 4)); }
+
+  // This warp group's share of dQ = dS K: K's columns, or dS's rows.
+  __device__ __forceinline__ void issue_dq(int ds_slot) {
+    const unsigned ds = uniform(ds_low + ds_slot * (at.ds_tile >> 4));
+    constexpr int columns = c.dq_columns();
     wgmma_fence();
+    Wgmma<columns>::ss_columns_start(dQ, ds, kSwizzledRows, k_columns_low, kSwizzledRows);
 #pragma unroll
-    for (int i = 0; i < kTileQ / 16; ++i)
-      Wgmma<c.d>::rs(dK, W[4 * i], W[4 * i + 1], W[4 * i + 2], W[4 * i + 3], q + i * (2048 >> 4), kSwizzledRows, 1);
+    for (int i = 1; i < c.kTileK / 16; ++i)
+      Wgmma<columns>::ss_columns(dQ, ds + (i / 4) * (kTileQ * 128 >> 4) + (i % 4) * 2, kSwizzledRows,
+                                 k_columns_low + i * (2048 >> 4), kSwizzledRows, 1);
     wgmma_commit();
+  }
+  __device__ __forceinline__ void pin_sums() {
+    pin(dK);
+    pin(dV);
+    pin(A);
   }
 
   __device__ __forceinline__ void release(unsigned barrier, int slot) {
@@ -174,7 +200,7 @@ struct BackwardConsumer {
     if constexpr (c.has_alibi) {
       const unsigned task = smem + at.task;
       const TaskHeads heads = get_heads(task);
-      const int head = heads.first + walk.step / (heads.tiles.last - heads.tiles.first), batch = load_shared_int2(task + 48).x;
+      const int head = heads.first + walk.step / (heads.tiles.last - heads.tiles.first), batch = load_shared_int2(task + 32).x;
       store_shared_float(own_alibi() + 4, a.params.alibi[batch * a.params.alibi_batch_stride + head] * 1.4426950408889634f);
     }
   }
@@ -224,7 +250,7 @@ struct BackwardConsumer {
           bool is_hidden = false;
           if constexpr (c.mask != Sm90Mask::none) is_hidden = column < lo[r] - row;
           if constexpr (c.mask != Sm90Mask::right) is_hidden = is_hidden || column >= hi[r] - row;
-          if (is_hidden) S[4 * j + 2 * r + e] = 0.f;
+          if (is_hidden) X[4 * j + 2 * r + e] = 0.f;
         }
       }
     }
@@ -235,7 +261,7 @@ struct BackwardConsumer {
     return alibi.y * fabsf(alibi.x + static_cast<float>(x - 8 * r));
   }
 
-  // P of the scores in S. `row` is the tile's first query.
+  // P of the scores in X, rounded to A. `row` is the tile's first query.
   __device__ __forceinline__ void weigh(const Limits& limits, int row, unsigned lse) {
     float2 alibi = make_float2(0, 0);
     if constexpr (c.has_alibi) alibi = load_shared_float2(own_alibi()), alibi.x += static_cast<float>(row);
@@ -246,7 +272,7 @@ struct BackwardConsumer {
       for (int r = 0; r < 2; ++r) {
 #pragma unroll
         for (int e = 0; e < 2; ++e) {
-          float& x = S[4 * j + 2 * r + e];
+          float& x = X[4 * j + 2 * r + e];
           float top = e ? l.y : l.x;
           if constexpr (c.has_alibi) top += bias(alibi, r, 8 * j + e);
           if constexpr (c.has_softcap) x = tanh_fast(x * a.scale_over_cap);
@@ -255,6 +281,8 @@ struct BackwardConsumer {
       }
     }
     if (row < limits.clear_first || (c.mask == Sm90Mask::interval && row + kTileQ > limits.clear_last)) hide(row);
+#pragma unroll
+    for (int i = 0; i < kTileQ / 4; ++i) A[i] = pack2<c.dtype>(X[2 * i], X[2 * i + 1]);
   }
 
   // With softcap, dS has 1 - t^2 as a factor, t = tanh(scale S / cap): found again in P, so that no register has to keep it.
@@ -263,117 +291,147 @@ struct BackwardConsumer {
     return fmaf(-t, t, 1.f);
   }
 
-  // P and dS = P (dP - delta) of the queries whose dP is in T, rounded.
-  template <int kPart>
+  // dS = P (dP - delta) with dP in X, rounded, in the place of P.
   __device__ __forceinline__ void differentiate(int row, unsigned lse) {
     float2 alibi = make_float2(0, 0);
     if constexpr (c.has_alibi && c.has_softcap) alibi = load_shared_float2(own_alibi()), alibi.x += static_cast<float>(row);
 #pragma unroll
-    for (int n = 0; n < kPartQ / 8; ++n) {
-      const int j = kPart * (kPartQ / 8) + n;
+    for (int j = 0; j < kTileQ / 8; ++j) {
       const float2 delta = load_shared_float2(lse + (at.delta - at.lse) + j * 32);
 #pragma unroll
       for (int r = 0; r < 2; ++r) {
-        const int x = 4 * j + 2 * r, y = 4 * n + 2 * r;
-        float low = S[x] * (T[y] - delta.x), high = S[x + 1] * (T[y + 1] - delta.y);
+        const float2 weight = unpack2<c.dtype>(A[2 * j + r]);
+        float low = weight.x * (X[4 * j + 2 * r] - delta.x), high = weight.y * (X[4 * j + 2 * r + 1] - delta.y);
         if constexpr (c.has_softcap) {
           float2 top = load_shared_float2(lse + j * 32);
           if constexpr (c.has_alibi) top.x += bias(alibi, r, 8 * j), top.y += bias(alibi, r, 8 * j + 1);
-          low *= slope_of_cap(S[x], top.x);
-          high *= slope_of_cap(S[x + 1], top.y);
+          low *= slope_of_cap(weight.x, top.x);
+          high *= slope_of_cap(weight.y, top.y);
         }
-        P[2 * j + r] = pack2<c.dtype>(S[x], S[x + 1]);
-        W[2 * j + r] = pack2<c.dtype>(low, high);
+        A[2 * j + r] = pack2<c.dtype>(low, high);
       }
     }
   }
 
-  // dS of those queries to shared memory, queries as rows.
-  template <int kPart>
-  __device__ __forceinline__ void store_part(unsigned ds) {
-#pragma unroll
-    for (int i = kPart * (kPartQ / 16); i < (kPart + 1) * (kPartQ / 16); ++i)
-      store_matrix4_transposed(ds + i * 2048, W[4 * i], W[4 * i + 1], W[4 * i + 2], W[4 * i + 3]);
-  }
+  static __device__ __forceinline__ int ds_slot(int step) { return static_cast<unsigned>(step) % c.ds_stages(); }
+  static __device__ __forceinline__ int ds_phase(int step) { return static_cast<unsigned>(step) / c.ds_stages() & 1; }
 
-  // Of a tile whose queries see none of these keys only the barriers are passed.
-  __device__ __forceinline__ void skip(const QueryWalk<Config>& walk) {
-    const int slot = walk.slot(), phase = walk.phase();
-    barrier_wait(smem + at.q_full + 8 * slot, phase);
-    barrier_wait(smem + at.dout_full + 8 * slot, phase);
-    release(at.q_empty, slot);
-    release(at.dout_empty, slot);
-    barrier_wait(smem + at.ds_empty + 8 * slot, phase ^ 1);
+  // dS to shared memory, queries as rows.
+  __device__ __forceinline__ void hand_over(int step) {
+    const int matrix = lane >> 3, slot = ds_slot(step);
+    const unsigned ds = smem + at.ds + slot * at.ds_tile + group * (kTileQ * 128) + ((matrix >> 1) * 8 + (lane & 7)) * 128 +
+                        (((warp * 2 + (matrix & 1)) ^ (lane & 7)) << 4);
+    barrier_wait(smem + at.ds_empty + 8 * slot, ds_phase(step) ^ 1);
+#pragma unroll
+    for (int i = 0; i < kTileQ / 16; ++i)
+      store_matrix4_transposed(ds + i * 2048, A[4 * i], A[4 * i + 1], A[4 * i + 2], A[4 * i + 3]);
+    fence_async_proxy();
+    __syncwarp();
     release(at.ds_full, slot);
   }
 
-  // A run of steps, all seen; the walk stands at its first and ends behind its last.
-  __device__ __forceinline__ void run_steps(QueryWalk<Config>& walk, const Limits& limits, int steps) {
-    const int matrix = lane >> 3;
-    const unsigned ds = smem + at.ds + group * (kTileQ * 128) + ((matrix >> 1) * 8 + (lane & 7)) * 128 +
-                        (((warp * 2 + (matrix & 1)) ^ (lane & 7)) << 4);
-    const unsigned lse = smem + at.lse + (lane & 3) * 8;
-    const int last = walk.step + steps - 1;
-    barrier_wait(smem + at.k_full, 0);
-    barrier_wait(smem + at.q_full + 8 * walk.slot(), walk.phase());
-    issue_scores(walk.slot());
-    barrier_wait(smem + at.v_full, 0);
-    int slot = walk.slot();
-#pragma unroll 1
-    while (true) {
-      const int phase = walk.phase();
-      barrier_wait(smem + at.dout_full + 8 * slot, phase);
-      issue_weight_gradients(slot, 0);
-      wgmma_wait<1>();
-      pin(S);
-      const unsigned stats = lse + slot * (kTileQ * 4);
-      weigh(limits, walk.m * kTileQ, stats);
-      wgmma_wait<0>();
-      pin(T);
-      differentiate<0>(walk.m * kTileQ, stats);
-      if constexpr (kParts == 2) issue_weight_gradients(slot, 1);
-      barrier_wait(smem + at.ds_empty + 8 * slot, phase ^ 1);
-      store_part<0>(ds + slot * at.ds_tile);
-      if constexpr (kParts == 2) {
-        wgmma_wait<0>();
-        pin(T);
-        differentiate<1>(walk.m * kTileQ, stats);
-        store_part<1>(ds + slot * at.ds_tile);
-      }
+  __device__ __forceinline__ void open_sums() {
+    const unsigned task = smem + at.task;
+    const TaskHeads heads = get_heads(task);
+    sums_m = QueryWalk<Config>::first_tile(heads);
+    const int column = c.splits_rows() ? 0 : group * c.kSlab, row = (c.splits_rows() ? group * 64 : 0) + warp * 16;
+    sums = a.params.dq_sums + (heads.first * a.params.stat_rows + get_stat_row(task) + row + sums_m * kTileQ) * c.d + column * 16 +
+           lane * 4;
+  }
+  __device__ __forceinline__ void advance_sums() {
+    const TileRange tiles = get_heads(smem + at.task).tiles;
+    sums += kTileQ * c.d;
+    if (++sums_m == tiles.last) {
+      sums += (a.params.stat_rows - (tiles.last - tiles.first) * kTileQ) * c.d;
+      sums_m = tiles.first;
+    }
+  }
+
+  // dQ of a step, whose product is done, on its way to memory.
+  __device__ __forceinline__ void store_dq(int step) {
+    release(at.ds_empty, ds_slot(step));
+    constexpr int runs = c.dq_columns() / 8;
+    if constexpr (c.stages_dq) {
+      const unsigned stage = smem + at.dq + group * at.part + warp * (at.part / 4) + lane * 16;
+      barrier_wait(smem + at.dq_empty + 8 * group, (step & 1) ^ 1);
+#pragma unroll
+      for (int j = 0; j < runs; ++j) store_shared_float4(stage + j * 512, dQ[4 * j], dQ[4 * j + 1], dQ[4 * j + 2], dQ[4 * j + 3]);
       fence_async_proxy();
       __syncwarp();
-      release(at.ds_full, slot);
-      // The last step leaves here: with the exit between a product's start and its wait ptxas would serialise.
-      if (walk.step == last) break;
+      release(at.dq_full, group);
+    } else {
+      const int valid = c.splits_rows() ? runs : min(runs, (c.d - group * c.kSlab) / 8);
+#pragma unroll
+      for (int j = 0; j < runs; ++j)
+        if (c.d % c.kSlab == 0 || c.d < c.kSlab || j < valid)
+          add_global_float4(sums + j * 128, dQ[4 * j], dQ[4 * j + 1], dQ[4 * j + 2], dQ[4 * j + 3]);
+      advance_sums();
+    }
+  }
+
+  // The steps, one after the other. X serves S and dP in turn, A serves P and dS. Two times a step products are waited for: dP and
+  // dV behind the softmax, dK and the next S behind dS. While they run, dQ of the step before leaves, and dS is handed over; the
+  // product for dQ runs beneath the softmax.
+  __device__ __forceinline__ void run_steps(QueryWalk<Config>& walk, const Limits& limits, int steps) {
+    const unsigned lse = smem + at.lse + (lane & 3) * 8;
+    int slot = 0;
+    barrier_wait(smem + at.k_full, 0);
+    barrier_wait(smem + at.q_full, 0);
+    issue_scores(0);
+    barrier_wait(smem + at.v_full, 0);
+    wgmma_wait<0>();
+    pin(X);
+#pragma unroll 1
+    while (true) {
+      const int step = walk.step;
+      const unsigned stats = lse + slot * (kTileQ * 4);
+      weigh(limits, walk.m * kTileQ, stats);
+      barrier_wait(smem + at.dout_full + 8 * slot, walk.phase());
+      issue_weight_gradients(slot);
       issue_dv(slot);
+      wgmma_wait<2>();
+      pin(dQ);
+      if (step > c.dq_lag) store_dq(step - 1 - c.dq_lag);
+      wgmma_wait<0>();
+      pin(X);
+      pin_sums();
+      differentiate(walk.m * kTileQ, stats);
+      release(at.dout_empty, slot);
+      // The last step leaves here: with the exit between a product's start and its wait ptxas would serialise.
+      if (step == steps - 1) break;
       issue_dk(slot);
       const int done = slot;
-      if (walk.advance()) open_head(walk);
+      const bool opens = walk.advance(smem + at.task);
       slot = walk.slot();
       barrier_wait(smem + at.q_full + 8 * slot, walk.phase());
       issue_scores(slot);
+      hand_over(step);
+      if (opens) open_head(walk);
+      // Before there is a dS so far back, the product is of nothing and never stored.
+      const int behind = step - c.dq_lag;
+      if (behind >= 0) barrier_wait(smem + at.ds_full + 8 * ds_slot(behind), ds_phase(behind));
+      issue_dq(ds_slot(behind < 0 ? 0 : behind));
       wgmma_wait<1>();
-      pin(dV);
-      pin(dK);
-      pin(P);
-      pin(W);
-      release(at.dout_empty, done);
+      pin(X);
+      pin_sums();
       release(at.q_empty, done);
     }
-    issue_dv(slot);
     issue_dk(slot);
+    hand_over(steps - 1);
     wgmma_wait<0>();
-    pin(dV);
-    pin(dK);
-    pin(P);
-    pin(W);
-    release(at.dout_empty, slot);
-    release(at.q_empty, slot);
-    if (walk.advance()) open_head(walk);
+    pin_sums();
+#pragma unroll 1
+    for (int behind = max(steps - 1 - c.dq_lag, 0); behind < steps; ++behind) {
+      barrier_wait(smem + at.ds_full + 8 * ds_slot(behind), ds_phase(behind));
+      issue_dq(ds_slot(behind));
+      wgmma_wait<0>();
+      pin(dQ);
+      store_dq(behind);
+    }
   }
 
   // Rows of dV go to memory through V's place, which only this warp group read, rows of dK through K's.
-  __device__ __forceinline__ void write() {
+  __device__ __forceinline__ void write(int steps) {
     const int row = group * 64 + warp * 16 + (lane & 15);
     const auto stage = [&](unsigned base, const float* x, int columns, float factor) __attribute__((always_inline)) {
 #pragma unroll
@@ -385,13 +443,9 @@ struct BackwardConsumer {
       }
     };
     stage(smem + at.v, dV, c.d_v, 1.f);
-    // The reducer has read K for the last time when it has emptied the last slot of dS.
+    // The other warp group reads all of K until its last product for dQ.
     const unsigned task = smem + at.task;
-    const int steps = get_heads(task).steps();
-    if (steps > 0) {
-      const int last = steps - 1;
-      barrier_wait(smem + at.ds_empty + 8 * (last & 1), (last >> 1) & 1);
-    }
+    if (steps > 0) barrier_wait(smem + at.ds_empty + 8 * ds_slot(steps - 1), ds_phase(steps - 1));
     stage(smem + at.k, dK, c.d, a.params.scale);
     fence_async_proxy();
     named_sync(1 + group, 128);
@@ -419,162 +473,73 @@ struct BackwardConsumer {
 #pragma unroll
     for (int i = 0; i < c.d_v / 2; ++i) dV[i] = 0.f;
     const int steps = get_heads(task).steps();
-    QueryWalk<Config> walk(task);
-    if (steps > 0) open_head(walk);
-#pragma unroll 1
-    while (walk.step < steps) {
-      const TileRange tiles = get_heads(task).tiles, seen = get_seen(task, group);
-      if (!seen.holds(walk.m)) {
-        skip(walk);
-        if (walk.advance()) open_head(walk);
-      } else {
-        const bool sees_all = seen.first == tiles.first && seen.last == tiles.last;
-        run_steps(walk, limits, sees_all ? steps : seen.last - seen.first);
-      }
+    if (steps > 0) {
+      QueryWalk<Config> walk(task);
+      open_head(walk);
+      if constexpr (!c.stages_dq) open_sums();
+      run_steps(walk, limits, steps);
     }
-    write();
+    write(steps);
   }
 };
 
-// ---- Reducer ----
+// ---- Carriers ----
 
+// Adds what a consumer warp group has staged of dQ to the sums in memory. One warp; a consumer warp's quarter lies in one piece
+// there.
 template <class Config>
-struct BackwardReducer {
+struct BackwardCarrier {
   static constexpr Sm90BackwardConfig c = Config::value;
   static constexpr Sm90BackwardLayout at{c};
 
   const Sm90BackwardArguments& a;
   unsigned smem;
-  int lane, warp;
-  unsigned k_low, ds_low;
-  static constexpr int kChunks = (c.d + c.dq_columns - 1) / c.dq_columns;
+  int group, lane;
 
-  __device__ __forceinline__ BackwardReducer(const Sm90BackwardArguments& arguments, unsigned shared)
-      : a(arguments), smem(forget(shared)) {
-    lane = threadIdx.x & 31;
-    warp = (threadIdx.x >> 5) & 3;
-    k_low = uniform((smem + at.k) >> 4);
-    ds_low = uniform((smem + at.ds) >> 4);
-  }
-
-  // 64 rows of dQ = dS K, over 16 * kSteps keys.
-  template <int kSteps, int kColumns>
-  __device__ __forceinline__ void multiply(float (&dQ)[kColumns / 2], unsigned ds, unsigned k) {
-    wgmma_fence();
-    Wgmma<kColumns>::ss_columns_start(dQ, ds, kSwizzledRows, k, kSwizzledRows);
-#pragma unroll
-    for (int i = 1; i < kSteps; ++i)
-      Wgmma<kColumns>::ss_columns(dQ, ds + (i / 4) * (c.tile_q * 128 >> 4) + (i % 4) * 2, kSwizzledRows, k + i * (2048 >> 4),
-                                  kSwizzledRows, 1);
-    wgmma_commit();
-    wgmma_wait<0>();
-    pin(dQ);
-  }
-
-  // Rows 64 * strip and on, columns dq_columns * chunk and on, of the step's dQ. `sums` is where this warp's 16 rows of the first
-  // strip lie, in runs of 16 by 8.
-  template <int kColumns>
-  __device__ __forceinline__ void reduce_part(int slot, int strip, int chunk, float* sums, bool sees_first, bool sees_second) {
-    float dQ[kColumns / 2];
-    unsigned ds = uniform(ds_low + slot * (at.ds_tile >> 4) + strip * (64 * 128 >> 4));
-    const int column = chunk * c.dq_columns;
-    unsigned k = uniform(k_low + column / c.kSlab * (c.kTileK * 128 >> 4) + column % c.kSlab * 2 / 16);
-    if (sees_first && sees_second) {
-      multiply<8, kColumns>(dQ, ds, k);
-    } else {
-      // One warp group's keys: the other has left its half of dS as it was.
-      ds = uniform(sees_first ? ds : ds + (c.tile_q * 128 >> 4));
-      k = uniform(sees_first ? k : k + 4 * (2048 >> 4));
-      multiply<4, kColumns>(dQ, ds, k);
-    }
-    if (strip == c.tile_q / 64 - 1 && column + kColumns == c.d && lane == 0) barrier_arrive(smem + at.ds_empty + 8 * slot);
-    float* const to = sums + strip * 64 * c.d + column * 16;
-    if constexpr (c.stages_dq) {
-      // A warp sends its own quarter; two quarters are in flight.
-      const unsigned stage = smem + at.dq + ((strip * kChunks + chunk) & 1) * at.part + warp * (at.part / 4);
-      if (lane == 0) bulk_wait_read<1>();
-      __syncwarp();
-#pragma unroll
-      for (int j = 0; j < kColumns / 8; ++j)
-        store_shared_float4(stage + j * 512 + lane * 16, dQ[4 * j], dQ[4 * j + 1], dQ[4 * j + 2], dQ[4 * j + 3]);
-      fence_async_proxy();
-      __syncwarp();
-      if (lane == 0) {
-        bulk_add(to, stage, kColumns * 64, kEvictLast);
-        tma_store_commit();
-      }
-    } else {
-#pragma unroll
-      for (int j = 0; j < kColumns / 8; ++j)
-        add_global_float4(to + j * 128 + lane * 4, dQ[4 * j], dQ[4 * j + 1], dQ[4 * j + 2], dQ[4 * j + 3]);
-    }
-  }
-
-  // Sums of a query tile are added to in the order of the key tiles. Its counter moves by one for each warp that has added.
+  // Sums of a query tile are added to in the order of the key tiles: its counter moves by one for each warp group that has added.
   __device__ __forceinline__ void await_turn(const unsigned* turn, int m) const {
-    if constexpr (c.is_deterministic) {
-      if (lane == 0) {
-        const unsigned before = 4 * (key_tile() - first_key_tile<Config>(smem + at.task, a, m));
-        while (load_acquire(turn) < before) {
+    if (lane == 0) {
+      const unsigned task = smem + at.task;
+      const unsigned before = 2 * (get_key_tile(task) - first_key_tile<Config>(task, a, m));
+      while (load_acquire(turn) < before) {
+      }
+    }
+    __syncwarp();
+  }
+
+  __device__ __forceinline__ void run() {
+    const unsigned task = smem + at.task;
+    const int steps = get_heads(task).steps();
+    QueryWalk<Config> walk(task);
+    const long long tiles = a.params.stat_rows / c.tile_q;
+    const int column = c.splits_rows() ? 0 : group * c.kSlab, row = (c.splits_rows() ? group * 64 : 0) + lane * 16;
+    float* sums = a.params.dq_sums + (get_heads(task).first * a.params.stat_rows + get_stat_row(task) + row) * c.d + column * 16;
+    unsigned* turns = a.turns + get_heads(task).first * tiles + get_stat_row(task) / c.tile_q;
+    const unsigned bytes = min(c.dq_columns(), c.d - column) * 64;
+#pragma unroll 1
+    for (int i = 0; i < steps; ++i) {
+      const int m = walk.m;
+      barrier_wait(smem + at.dq_full + 8 * group, i & 1);
+      if constexpr (c.is_deterministic) await_turn(turns + m, m);
+      if (lane < 4) {
+        bulk_add(sums + static_cast<long long>(m) * (c.tile_q * c.d), smem + at.dq + group * at.part + lane * (at.part / 4), bytes,
+                 kEvictLast);
+        tma_store_commit();
+        if constexpr (c.is_deterministic) {
+          tma_store_wait();
+          fence_device();
+        } else {
+          tma_store_wait_read();
         }
       }
       __syncwarp();
-    }
-  }
-  __device__ __forceinline__ void end_turn(unsigned* turn) const {
-    if constexpr (c.is_deterministic) {
-      if (c.stages_dq) {
-        if (lane == 0) tma_store_wait();
-      } else {
-        __threadfence();
+      if (lane == 0) {
+        barrier_arrive(smem + at.dq_empty + 8 * group);
+        if constexpr (c.is_deterministic) add_release(turns + m, 1);
       }
-      __syncwarp();
-      if (lane == 0) add_release(turn, 1);
+      if (walk.advance(task)) sums += a.params.stat_rows * c.d, turns += tiles;
     }
-  }
-  __device__ __forceinline__ unsigned key_tile() const { return load_shared_int2(smem + at.task + 56).y; }
-
-  __device__ __forceinline__ void reduce_step(const QueryWalk<Config>& walk, float* sums, unsigned* turns) {
-    const int slot = walk.slot();
-    const unsigned task = smem + at.task;
-    const bool sees_first = get_seen(task, 0).holds(walk.m), sees_second = get_seen(task, 1).holds(walk.m);
-    sums += static_cast<long long>(walk.m) * (c.tile_q * c.d);
-    barrier_wait(smem + at.ds_full + 8 * slot, walk.phase());
-    await_turn(turns + walk.m, walk.m);
-    constexpr int whole = c.d / c.dq_columns, rest = c.d % c.dq_columns;
-#pragma unroll 1
-    for (int strip = 0; strip < c.tile_q / 64; ++strip) {
-      if constexpr (whole > 0) {
-#pragma unroll 1
-        for (int chunk = 0; chunk < whole; ++chunk) reduce_part<c.dq_columns>(slot, strip, chunk, sums, sees_first, sees_second);
-      }
-      if constexpr (rest > 0) reduce_part<rest>(slot, strip, whole, sums, sees_first, sees_second);
-    }
-    end_turn(turns + walk.m);
-  }
-
-  // One thread loads the tiles of a step; when it finds their slot free, dQ of the step two before can be made.
-  __device__ __forceinline__ void run() {
-    constexpr int ahead = c.kStages;
-    const unsigned task = smem + at.task;
-    const int steps = get_heads(task).steps();
-    if (steps == 0) return;
-    BackwardLoader<Config> loader(a, smem);
-    if (threadIdx.x == 0) loader.load_keys();
-    QueryWalk<Config> walk(task);
-    float* sums = a.params.dq_sums + (get_heads(task).first * a.params.stat_rows + get_stat_row(task) + warp * 16) * c.d;
-    const long long tiles = a.params.stat_rows / c.tile_q;
-    unsigned* turns = a.turns + get_heads(task).first * tiles + get_stat_row(task) / c.tile_q;
-    barrier_wait(smem + at.k_full, 0);
-#pragma unroll 1
-    for (int i = 0; i < steps + ahead; ++i) {
-      if (threadIdx.x == 0 && i < steps) loader.load_queries();
-      __syncwarp();
-      if (i < ahead) continue;
-      reduce_step(walk, sums, turns);
-      if (walk.advance()) sums += a.params.stat_rows * c.d, turns += tiles;
-    }
-    if (c.stages_dq && lane == 0) tma_store_wait();
+    if (lane < 4) tma_store_wait();
   }
 };
 
@@ -585,10 +550,12 @@ __device__ __forceinline__ void sm90_backward(const Sm90BackwardArguments& a) {
   constexpr Sm90BackwardConfig c = Config::value;
   constexpr Sm90BackwardLayout at(c);
   constexpr int launch_registers = 65536 / c.kThreads / 8 * 8;
-  static_assert(c.kGroups * c.consumer_registers + c.reducer_registers <= launch_registers * (c.kGroups + 1),
+  static_assert(c.kGroups * c.consumer_registers + c.producer_registers <= launch_registers * (c.kGroups + 1),
                 "setmaxnreg would wait for ever");
   static_assert(c.d % 16 == 0 && c.d_v % 16 == 0 && c.d <= 128 && c.d_v <= 128 && (c.tile_q == 64 || c.tile_q == 128),
                 "tiles are whole instructions");
+  static_assert(c.splits_rows() == (c.d <= c.kSlab), "each warp group has its own share of dq");
+  static_assert(c.stages_dq || !c.is_deterministic, "only carriers wait for their turn");
   extern __shared__ __align__(1024) unsigned char shared_memory[];
   const unsigned smem = shared_address(shared_memory);
   const int group = __shfl_sync(0xffffffffu, threadIdx.x / 128, 0);
@@ -602,17 +569,25 @@ __device__ __forceinline__ void sm90_backward(const Sm90BackwardArguments& a) {
     for (int i = 0; i < c.kStages; ++i) {
       barrier_init(smem + at.q_full + 8 * i, 1), barrier_init(smem + at.q_empty + 8 * i, 4 * c.kGroups);
       barrier_init(smem + at.dout_full + 8 * i, 1), barrier_init(smem + at.dout_empty + 8 * i, 4 * c.kGroups);
-      barrier_init(smem + at.ds_full + 8 * i, 4 * c.kGroups), barrier_init(smem + at.ds_empty + 8 * i, 4);
     }
+    for (int i = 0; i < c.ds_stages(); ++i)
+      barrier_init(smem + at.ds_full + 8 * i, 4 * c.kGroups), barrier_init(smem + at.ds_empty + 8 * i, 4 * c.kGroups);
+    for (int i = 0; i < c.kGroups; ++i) barrier_init(smem + at.dq_full + 8 * i, 4), barrier_init(smem + at.dq_empty + 8 * i, 1);
     barrier_init_fence();
     put_task<Config>(smem + at.task, a, find_item<Config>(a));
   }
   __syncthreads();
   if (c.has_lengths && !has_keys(smem + at.task)) return;
   if (group == 0) {
-    shrink_registers<c.reducer_registers>();
-    BackwardReducer<Config> reducer(a, smem);
-    reducer.run();
+    shrink_registers<c.producer_registers>();
+    const int warp = __shfl_sync(0xffffffffu, threadIdx.x / 32, 0);
+    if (threadIdx.x == 0) {
+      BackwardLoader<Config> loader(a, smem);
+      loader.run();
+    } else if (c.stages_dq && (warp == 1 || warp == 2)) {
+      BackwardCarrier<Config> carrier{a, smem, warp - 1, static_cast<int>(threadIdx.x & 31)};
+      carrier.run();
+    }
   } else {
     grow_registers<c.consumer_registers>();
     BackwardConsumer<Config> consumer(a, smem, group - 1);

@@ -17,12 +17,10 @@ struct Sm90BackwardConfig {
   bool has_alibi = false;
   bool has_lengths = false;       // per-request lengths or offsets are read on the device
   bool is_deterministic = false;  // sums of dq are added in the order of the key tiles
-  int dq_columns = 32;            // columns of dq that are made at once, 32 or 64
-  bool splits_dp = false;         // dP of a step is made in two halves, one after the other, to save registers
+  int dq_lag = 1;                 // steps by which the product for dq stays behind: as far may the warp groups drift apart
   bool stages_dq = true;          // dq goes to memory by bulk additions from shared memory, else by vector additions from registers
-  bool writes_sums = false;       // dk and dv leave as fp32 sums, one slice per part of a head group, instead of finished rows
-  int consumer_registers = 224;
-  int reducer_registers = 56;
+  int consumer_registers = 240;
+  int producer_registers = 24;
 
   template <class Visitor>
   constexpr void fields(Visitor&& visit) const {
@@ -35,19 +33,21 @@ struct Sm90BackwardConfig {
     visit("has_alibi", has_alibi);
     visit("has_lengths", has_lengths);
     visit("is_deterministic", is_deterministic);
-    visit("dq_columns", dq_columns);
-    visit("splits_dp", splits_dp);
+    visit("dq_lag", dq_lag);
     visit("stages_dq", stages_dq);
-    visit("writes_sums", writes_sums);
     visit("consumer_registers", consumer_registers);
-    visit("reducer_registers", reducer_registers);
+    visit("producer_registers", producer_registers);
   }
 
   static constexpr int kSlab = 64;    // columns of a shared-memory slab: 128 bytes, one swizzle period
-  static constexpr int kStages = 2;   // tiles of q, dout and dS in flight
+  static constexpr int kStages = 2;   // tiles of q and dout in flight
   static constexpr int kGroups = 2;   // consumer warp groups
   static constexpr int kTileK = 128;  // keys of a block, 64 per consumer warp group
   static constexpr int kThreads = 384;
+  constexpr int ds_stages() const { return 2 + dq_lag; }
+  // Of a step's dq, a warp group makes 64 rows by at most 64 columns: all rows and a slab of columns, or half of the rows.
+  constexpr int dq_columns() const { return d < kSlab ? d : kSlab; }
+  constexpr bool splits_rows() const { return tile_q == 128; }
   constexpr int slabs() const { return (d + kSlab - 1) / kSlab; }
   constexpr int slabs_v() const { return (d_v + kSlab - 1) / kSlab; }
 };
@@ -57,7 +57,7 @@ struct Sm90BackwardConfig {
 struct Sm90BackwardLayout {
   int k_tile, v_tile, q_tile, dout_tile, ds_tile, part;
   int k, v, q, dout, ds, dq, lse, delta;
-  int k_full, v_full, q_full, q_empty, dout_full, dout_empty, ds_full, ds_empty, task, limits, alibi;
+  int k_full, v_full, q_full, q_empty, dout_full, dout_empty, ds_full, ds_empty, dq_full, dq_empty, task, limits, alibi;
   int total;
 
   constexpr explicit Sm90BackwardLayout(const Sm90BackwardConfig& c)
@@ -66,13 +66,13 @@ struct Sm90BackwardLayout {
         q_tile(c.tile_q * c.slabs() * 128),
         dout_tile(c.tile_q * c.slabs_v() * 128),
         ds_tile(c.tile_q * c.kTileK * 2),
-        part(64 * c.dq_columns * 4),
+        part(64 * c.dq_columns() * 4),
         k(0),
         v(k + k_tile),
         q(v + v_tile),
         dout(q + c.kStages * q_tile),
         ds(dout + c.kStages * dout_tile),
-        dq(ds + c.kStages * ds_tile),
+        dq(ds + c.ds_stages() * ds_tile),
         lse(dq + (c.stages_dq ? 2 * part : 0)),
         delta(lse + c.kStages * c.tile_q * 4),
         k_full(delta + c.kStages * c.tile_q * 4),
@@ -82,9 +82,11 @@ struct Sm90BackwardLayout {
         dout_full(q_empty + 8 * c.kStages),
         dout_empty(dout_full + 8 * c.kStages),
         ds_full(dout_empty + 8 * c.kStages),
-        ds_empty(ds_full + 8 * c.kStages),
-        task((ds_empty + 8 * c.kStages + 15) / 16 * 16),
-        limits(task + 80),
+        ds_empty(ds_full + 8 * c.ds_stages()),
+        dq_full(ds_empty + 8 * c.ds_stages()),
+        dq_empty(dq_full + 8 * c.kGroups),
+        task((dq_empty + 8 * c.kGroups + 15) / 16 * 16),
+        limits(task + 64),
         alibi(limits + 16 * 128 * c.kGroups),
         total(alibi + (c.has_alibi ? 8 * 128 * c.kGroups : 0)) {}
 };
@@ -95,15 +97,12 @@ struct Sm90BackwardArguments {
   BackwardParams params;
   int h_k = 0, group = 1;                                        // key heads; query heads of each
   int tiles_k = 0;                                               // key tiles of the longest request
-  int units = 0;                                                 // requests * key heads * group_parts
+  int units = 0;                                                 // requests * key heads
   int section = 1;                                               // units swept together, so that their queries stay in L2
-  int group_parts = 1;                                           // blocks among which a group's query heads are shared out
   int batch_rows_q = 0, batch_rows_k = 0;                        // rows from one batch to the next (has_lengths)
   float scale_log2 = 1;                                          // scale * log2(e)
   float scale_over_cap = 0, cap_log2 = 0, inverse_cap_log2 = 0;  // scale / softcap, softcap * log2(e), its inverse (has_softcap)
   unsigned* turns = nullptr;  // [h_q, stat_rows / tile_q]: key tiles added to the sums of dq so far (is_deterministic)
-  float* dk_sums = nullptr;   // [group_parts, b * h_k, tiles_k * 128, d] in accumulator order (writes_sums)
-  float* dv_sums = nullptr;
 };
 
 }  // namespace flash_attn::cuda

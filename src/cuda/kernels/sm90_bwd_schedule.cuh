@@ -16,7 +16,6 @@ constexpr long long kFarAway = 1LL << 30;  // diagonals further away are alike
 // Query tiles [first, last).
 struct TileRange {
   int first, last;
-  __device__ __forceinline__ bool holds(int m) const { return m >= first && m < last; }
 };
 
 // Where a request's row 0 lies in a map of the tensor. With lengths, rows past `length` read as zeros and are not written: the
@@ -31,13 +30,10 @@ __device__ __forceinline__ MapPoint map_point(int row, int length, int head, int
 }
 
 struct BackwardItem {
-  int n;             // key tile
-  int head_k, part;  // key head, and part of its group
+  int n;       // key tile
+  int head_k;  // key head; its group's query heads are taken one after the other
   Request request;
-  int head, heads;    // first query head of the part, and their number
-  TileRange tiles;    // query tiles that see a key of the tile
-  TileRange seen[2];  // that see a key of each consumer warp group
-  __device__ __forceinline__ int steps() const { return (tiles.last - tiles.first) * heads; }
+  TileRange tiles;  // query tiles that see a key of the tile
 };
 
 // Queries that see a key of [begin, end), a range inside the request, as tiles.
@@ -66,23 +62,11 @@ __device__ __forceinline__ BackwardItem find_item(const Sm90BackwardArguments& a
   const int units = min(a.section, a.units - first_unit);
   item.n = inside / units;  // under a causal mask the first keys are seen by most queries
   const int unit = first_unit + inside - item.n * units;
-  const int pair = unit / a.group_parts;
-  item.part = unit - pair * a.group_parts;
-  const int batch = pair / a.h_k;
-  item.head_k = pair - batch * a.h_k;
-  const int begin = item.part * a.group / a.group_parts, end = (item.part + 1) * a.group / a.group_parts;
-  item.head = item.head_k * a.group + begin;
-  item.heads = end - begin;
+  const int batch = unit / a.h_k;
+  item.head_k = unit - batch * a.h_k;
   item.request = find_request<c.has_lengths>(a.params, batch);
   const int key = item.n * c.kTileK;
-  item.seen[0] = seeing_tiles<Config>(item.request, key, key + 64);
-  item.seen[1] = seeing_tiles<Config>(item.request, key + 64, key + 128);
-  item.tiles = item.seen[0];
-  if (item.tiles.first == item.tiles.last) item.tiles = item.seen[1];
-  if (item.seen[1].first < item.seen[1].last) {
-    item.tiles.first = min(item.tiles.first, item.seen[1].first);
-    item.tiles.last = max(item.tiles.last, item.seen[1].last);
-  }
+  item.tiles = seeing_tiles<Config>(item.request, key, key + c.kTileK);
   return item;
 }
 
@@ -93,10 +77,9 @@ __device__ __forceinline__ int uniform(int x) { return __shfl_sync(0xffffffffu, 
 // An item in shared memory, put there by one thread before roles part: producer and reducer, with their few registers, could not
 // work it out, and the consumers have none left to keep it over their loop.
 //   0   head, heads, tiles
-//   16  seen[0], seen[1]
-//   32  points of the maps: row and next coordinate of q's, of k's
-//   48  batch, key head, first row of the statistics, key tile
-//   64  keys of the request, its diagonal
+//   16  points of the maps: row and next coordinate of q's, of k's
+//   32  batch, key head, first row of the statistics, key tile
+//   48  keys of the request, its diagonal
 
 template <class Config>
 __device__ __forceinline__ void put_task(unsigned task, const Sm90BackwardArguments& a, const BackwardItem& item) {
@@ -106,11 +89,10 @@ __device__ __forceinline__ void put_task(unsigned task, const Sm90BackwardArgume
       map_point<Config>(static_cast<int>(r.q_row), static_cast<int>(r.s_q), 0, a.params.cu_seqlens_q ? 0 : batch, a.batch_rows_q);
   const MapPoint k =
       map_point<Config>(static_cast<int>(r.k_row), static_cast<int>(r.s_k), 0, a.params.cu_seqlens_k ? 0 : batch, a.batch_rows_k);
-  store_shared4(task, item.head, item.heads, item.tiles.first, item.tiles.last);
-  store_shared4(task + 16, item.seen[0].first, item.seen[0].last, item.seen[1].first, item.seen[1].last);
-  store_shared4(task + 32, q.row, q.outer0, k.row + item.n * Config::value.kTileK, k.outer0);
-  store_shared4(task + 48, batch, item.head_k, static_cast<int>(first_stat_row(a.params, r)), item.n);
-  store_shared_int2(task + 64, static_cast<int>(r.s_k), static_cast<int>(clamp_to(r.rule.delta, -kFarAway, kFarAway)));
+  store_shared4(task, item.head_k * a.group, a.group, item.tiles.first, item.tiles.last);
+  store_shared4(task + 16, q.row, q.outer0, k.row + item.n * Config::value.kTileK, k.outer0);
+  store_shared4(task + 32, batch, item.head_k, static_cast<int>(first_stat_row(a.params, r)), item.n);
+  store_shared_int2(task + 48, static_cast<int>(r.s_k), static_cast<int>(clamp_to(r.rule.delta, -kFarAway, kFarAway)));
 }
 
 struct TaskHeads {
@@ -123,32 +105,28 @@ __device__ __forceinline__ TaskHeads get_heads(unsigned task) {
   load_shared4(task, heads.first, heads.count, heads.tiles.first, heads.tiles.last);
   return heads;
 }
-__device__ __forceinline__ TileRange get_seen(unsigned task, int group) {
-  const int2 seen = load_shared_int2(task + 16 + group * 8);
-  return {seen.x, seen.y};
-}
+__device__ __forceinline__ int get_key_tile(unsigned task) { return load_shared_int2(task + 40).y; }
 // The request has keys in the tile at all.
 __device__ __forceinline__ bool has_keys(unsigned task) {
-  return load_shared_int2(task + 56).y * Sm90BackwardConfig::kTileK < load_shared_int2(task + 64).x;
+  return get_key_tile(task) * Sm90BackwardConfig::kTileK < load_shared_int2(task + 48).x;
 }
-__device__ __forceinline__ int get_stat_row(unsigned task) { return load_shared_int2(task + 56).x; }
+__device__ __forceinline__ int get_stat_row(unsigned task) { return load_shared_int2(task + 40).x; }
 
-// The first key tile that queries of tile m see.
+// The first key tile that queries of tile m see, under masks without chunks. In 32 bits: who asks has few registers, and what is
+// further away than kFarAway makes no difference.
 template <class Config>
 __device__ __forceinline__ int first_key_tile(unsigned task, const Sm90BackwardArguments& a, int m) {
   if constexpr (Config::value.mask != Sm90Mask::interval) return 0;
-  const int2 request = load_shared_int2(task + 64);
-  MaskRule rule;
-  rule.s_k = request.x;
-  rule.delta = request.y;
-  rule.window_left = a.params.window_left;
-  rule.chunk = a.params.chunk;
-  return static_cast<int>(key_interval(rule, m * Config::value.tile_q).lo) / Sm90BackwardConfig::kTileK;
+  const int2 request = load_shared_int2(task + 48);
+  const int diagonal = m * Config::value.tile_q + request.y;
+  int lo = 0;
+  if (a.params.window_left >= 0) lo = max(lo, diagonal - static_cast<int>(min(a.params.window_left, kFarAway)));
+  return min(lo, request.x) / Sm90BackwardConfig::kTileK;
 }
 
 template <class Config>
 __device__ __forceinline__ MapPoint task_point(unsigned task, int at, int head) {
-  const int2 row = load_shared_int2(task + 32 + at), batch = load_shared_int2(task + 48);
+  const int2 row = load_shared_int2(task + 16 + at), batch = load_shared_int2(task + 32);
   if constexpr (Config::value.has_lengths)
     return {0, row.x, row.y, 1 << 30, head};
   else
@@ -160,7 +138,7 @@ __device__ __forceinline__ MapPoint query_point(unsigned task, int head) {
 }
 template <class Config>
 __device__ __forceinline__ MapPoint key_point(unsigned task) {
-  return task_point<Config>(task, 8, load_shared_int2(task + 48).y);
+  return task_point<Config>(task, 8, load_shared_int2(task + 32).y);
 }
 
 // The walk over the query tiles of one head after the other. Where order counts and later key tiles see fewer queries, it goes from
@@ -168,10 +146,9 @@ __device__ __forceinline__ MapPoint key_point(unsigned task) {
 template <class Config>
 struct QueryWalk {
   static constexpr bool kBackwards = Config::value.is_deterministic && Config::value.mask != Sm90Mask::none;
-  unsigned task;
   int step = 0, m, end;  // this tile, and the one that the head's last tile is followed by
 
-  __device__ __forceinline__ explicit QueryWalk(unsigned t) : task(t) {
+  __device__ __forceinline__ explicit QueryWalk(unsigned task) {
     const TaskHeads heads = get_heads(task);
     m = first_tile(heads);
     end = kBackwards ? heads.tiles.first - 1 : heads.tiles.last;
@@ -183,7 +160,7 @@ struct QueryWalk {
   __device__ __forceinline__ int slot() const { return step & 1; }
   __device__ __forceinline__ int phase() const { return (step >> 1) & 1; }
   // Returns whether the next head begins.
-  __device__ __forceinline__ bool advance() {
+  __device__ __forceinline__ bool advance(unsigned task) {
     ++step;
     m += kBackwards ? -1 : 1;
     const bool wraps = m == end;

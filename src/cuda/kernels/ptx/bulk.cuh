@@ -11,12 +11,6 @@ __device__ __forceinline__ void bulk_add(float* target, unsigned source, unsigne
                : "memory");
 }
 
-// Waits until no more than kPending of the thread's groups still read shared memory.
-template <int kPending>
-__device__ __forceinline__ void bulk_wait_read() {
-  asm volatile("cp.async.bulk.wait_group.read %0;" ::"n"(kPending) : "memory");
-}
-
 __device__ __forceinline__ void bulk_load(unsigned target, const void* source, unsigned bytes, unsigned barrier) {
   asm volatile("cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1], %2, [%3];" ::"r"(target), "l"(source),
                "r"(bytes), "r"(barrier)

@@ -10,6 +10,9 @@ __device__ __forceinline__ unsigned load_acquire(const unsigned* counter) {
   return x;
 }
 
+// What this thread has written is visible to the device before what it, or a thread it tells, writes next.
+__device__ __forceinline__ void fence_device() { asm volatile("fence.acq_rel.gpu;" ::: "memory"); }
+
 __device__ __forceinline__ void add_release(unsigned* counter, unsigned x) {
   asm volatile("red.release.gpu.global.add.u32 [%0], %1;" ::"l"(counter), "r"(x) : "memory");
 }

@@ -37,4 +37,9 @@ float widen(unsigned short x) {
   return kType == DType::bf16 ? __uint_as_float(static_cast<unsigned>(x) << 16) : f16_to_float(x);
 }
 
+template <DType kType>
+float2 unpack2(unsigned pair) {
+  return {widen<kType>(static_cast<unsigned short>(pair)), widen<kType>(static_cast<unsigned short>(pair >> 16))};
+}
+
 }  // namespace flash_attn::cuda

@@ -1,0 +1,167 @@
+// See sm90_bwd_config.h. Tiles follow from what registers hold; docs/notes/2026-11-24-hopper-backward.md has the measurements.
+#include "cuda/entries/sm90_bwd_config.h"
+
+#include "cuda/entries/entry.h"
+#include "cuda/entries/forward_params.h"
+
+#include <algorithm>
+
+namespace flash_attn::cuda {
+namespace {
+
+constexpr int64_t kMostMapRows = 0x7fff0000;
+constexpr int64_t kMostBlocks = 0x7fffffff;
+constexpr int64_t kWidest = 128;
+
+int round_up_16(int64_t x) { return static_cast<int>((x + 15) / 16 * 16); }
+
+Sm90Mask mask_of(const Problem& p) {
+  if (p.window_left >= 0 || p.chunk > 0) return Sm90Mask::interval;
+  const bool may_be_causal = p.mask_kind == MaskKind::causal || p.mask_kind == MaskKind::per_request;
+  return may_be_causal || p.window_right >= 0 ? Sm90Mask::right : Sm90Mask::none;
+}
+
+Status check_features(const Problem& p) {
+  if (p.dtype == DType::f32) return unsupported("dtype f32 has no matrix instructions of full precision");
+  if (p.o_dtype != p.dtype) return unsupported("o and dout have another dtype than q");
+  if (p.has_bias || p.has_mask || p.has_tree_mask)
+    return unsupported("bias, boolean masks and tree masks are served by another kernel");
+  if (p.dropout_p > 0) return unsupported("dropout is served by another kernel");
+  if (p.first_keys > 0) return unsupported("first_keys is served by another kernel");
+  if (p.has_dslopes) return unsupported("gradients of ALiBi slopes are served by another kernel");
+  if (p.dk_dtype != p.dtype || p.dv_dtype != p.dtype || p.accumulates_dk || p.accumulates_dv)
+    return unsupported("dk and dv in f32, or added to what is there, are served by another kernel");
+  if (p.chunk > 0 && p.has_flag(FA_FLAG_DETERMINISTIC))
+    return unsupported("deterministic gradients of chunked attention are served by another kernel");
+  if (p.sm_limit > 0) return unsupported("sm_limit is kept by another kernel");
+  if (!(p.scale > 1e-30f)) return unsupported("scale is %g but must be positive here", static_cast<double>(p.scale));
+  if (p.d > kWidest || p.d_v > kWidest)
+    return unsupported("d is %lld and d_v %lld but the kernel serves up to %lld", static_cast<long long>(p.d),
+                       static_cast<long long>(p.d_v), static_cast<long long>(kWidest));
+  return {};
+}
+
+// Rows from one batch to the next.
+int64_t batch_rows(const MapShape& map) { return map.batches > 1 ? map.axes.batch / map.axes.row : 0; }
+
+Status check_maps(const Problem& p, const Sm90BackwardMaps& maps) {
+  FA_TRY(check_map("q", maps.q, p.q_alignment));
+  FA_TRY(check_map("k", maps.k, p.k_alignment));
+  FA_TRY(check_map("v", maps.v, p.v_alignment));
+  FA_TRY(check_map("dout", maps.dout, p.dout_alignment));
+  FA_TRY(check_map("dk", maps.dk, p.dk_alignment));
+  FA_TRY(check_map("dv", maps.dv, p.dv_alignment));
+  if (!maps.q.has_lengths) return {};
+  if (batch_rows(maps.q) != batch_rows(maps.dout)) return unsupported("q and dout have different numbers of rows between batches");
+  for (const MapShape* map : {&maps.v, &maps.dk, &maps.dv})
+    if (batch_rows(*map) != batch_rows(maps.k))
+      return unsupported("k, v, dk and dv have different numbers of rows between batches");
+  if (maps.q.batches * batch_rows(maps.q) > kMostMapRows || maps.k.batches * batch_rows(maps.k) > kMostMapRows)
+    return unsupported("all batches together have more than %lld rows", static_cast<long long>(kMostMapRows));
+  return {};
+}
+
+int64_t key_tiles(const Problem& p) { return (p.max_s_k + Sm90BackwardConfig::kTileK - 1) / Sm90BackwardConfig::kTileK; }
+
+}  // namespace
+
+Sm90BackwardConfig configure_sm90_backward(const Problem& p) {
+  Sm90BackwardConfig c;
+  c.dtype = p.dtype;
+  c.d = round_up_16(p.d);
+  c.d_v = round_up_16(p.d_v);
+  // Half of dq's rows to each consumer warp group, or half of its columns.
+  c.tile_q = c.d <= Sm90BackwardConfig::kSlab ? 128 : 64;
+  c.mask = mask_of(p);
+  c.has_softcap = p.softcap > 0;
+  c.has_alibi = p.has_alibi;
+  c.has_lengths = reads_lengths(p);
+  c.is_deterministic = p.has_flag(FA_FLAG_DETERMINISTIC);
+  // Narrow heads have tall tiles of dS: with three of them there is no room to stage dq.
+  c.stages_dq = c.d > Sm90BackwardConfig::kSlab || c.is_deterministic;
+  c.dq_lag = c.d <= Sm90BackwardConfig::kSlab && c.stages_dq ? 0 : 1;
+  return c;
+}
+
+BackwardShape sm90_backward_shape(const Sm90BackwardConfig& c) {
+  BackwardShape shape;
+  shape.stat_tile = c.tile_q;
+  shape.sums_d = c.d;
+  return shape;
+}
+
+Sm90BackwardMaps map_backward_shapes(const Problem& p, const Sm90BackwardConfig& c) {
+  Sm90BackwardMaps maps;
+  const auto fill = [&](MapShape* map, const Axes& axes, bool is_packed, int64_t rows, int64_t heads, int64_t columns, int box) {
+    map->dtype = p.dtype;
+    map->axes = axes;
+    map->batches = is_packed ? 1 : p.b;
+    map->rows = rows;
+    map->heads = heads;
+    map->columns = columns;
+    map->box_rows = box;
+    map->has_lengths = c.has_lengths;
+    // Requests of one row each: where lengths are read, batches are counted in rows.
+    if (c.has_lengths && !is_packed && rows == 1) map->axes.row = axes.batch, map->rows = map->batches;
+  };
+  const int64_t rows_q = p.packed_q ? p.total_q : p.max_s_q;
+  constexpr int group_rows = Sm90BackwardConfig::kTileK / Sm90BackwardConfig::kGroups;
+  fill(&maps.q, p.q, p.packed_q, rows_q, p.h_q, p.d, c.tile_q);
+  fill(&maps.dout, p.dout, p.packed_q, rows_q, p.h_q, p.d_v, c.tile_q);
+  fill(&maps.k, p.k, p.packed_k, p.k_rows, p.h_k, p.d, Sm90BackwardConfig::kTileK);
+  fill(&maps.v, p.v, p.packed_k, p.k_rows, p.h_k, p.d_v, Sm90BackwardConfig::kTileK);
+  fill(&maps.dk, p.dk, p.packed_k, p.k_rows, p.h_k, p.d, group_rows);
+  fill(&maps.dv, p.dv, p.packed_k, p.k_rows, p.h_k, p.d_v, group_rows);
+  return maps;
+}
+
+Status supports_sm90_backward(const Problem& p, const DeviceInfo& device) {
+  if (device.compute_capability != 90)
+    return unsupported("it is made of sm_90a instructions and the device is of compute capability %d.%d",
+                       device.compute_capability / 10, device.compute_capability % 10);
+  FA_TRY(check_backward_features(p));
+  FA_TRY(check_features(p));
+  const Sm90BackwardConfig config = configure_sm90_backward(p);
+  FA_TRY(check_maps(p, map_backward_shapes(p, config)));
+  if (key_tiles(p) > 0 && p.b * p.h_k > kMostBlocks / key_tiles(p))
+    return unsupported("there are %lld key heads of %lld tiles but the kernel takes %lld together",
+                       static_cast<long long>(p.b * p.h_k), static_cast<long long>(key_tiles(p)),
+                       static_cast<long long>(kMostBlocks));
+  const int needed = Sm90BackwardLayout(config).total;
+  if (needed > device.shared_bytes)
+    return unsupported("d %lld with d_v %lld needs %d bytes of shared memory and the device has %d", static_cast<long long>(p.d),
+                       static_cast<long long>(p.d_v), needed, device.shared_bytes);
+  return {};
+}
+
+Sm90BackwardArguments shape_sm90_backward(const Problem& p, const DeviceInfo& device, const Sm90BackwardConfig& c) {
+  constexpr float kLog2E = 1.4426950408889634f;
+  Sm90BackwardArguments to;
+  const Sm90BackwardMaps maps = map_backward_shapes(p, c);
+  to.h_k = static_cast<int>(p.h_k);
+  to.group = static_cast<int>(p.group);
+  to.tiles_k = static_cast<int>(key_tiles(p));
+  to.units = static_cast<int>(p.b * p.h_k);
+  // Key heads whose queries, and sums of dq, half of the L2 cache holds are swept together: where tiles take unequal time or wait
+  // for each other, that evens blocks out.
+  const int64_t bytes = std::max<int64_t>(p.max_s_q * p.group * (6 * c.d + 2 * c.d_v), 1);
+  const bool is_even = c.mask == Sm90Mask::none && !c.is_deterministic;
+  const int64_t heads = is_even ? 1 : std::clamp<int64_t>(device.l2_bytes / 2 / bytes, 1, 16);
+  to.section = static_cast<int>(std::clamp<int64_t>(heads, 1, std::max<int64_t>(to.units, 1)));
+  to.batch_rows_q = static_cast<int>(batch_rows(maps.q));
+  to.batch_rows_k = static_cast<int>(batch_rows(maps.k));
+  to.scale_log2 = p.scale * kLog2E;
+  if (c.has_softcap) {
+    to.scale_over_cap = p.scale / p.softcap;
+    to.cap_log2 = p.softcap * kLog2E;
+    to.inverse_cap_log2 = 1 / to.cap_log2;
+  }
+  return to;
+}
+
+size_t sm90_turn_bytes(const Problem& p, const BackwardParams& params, const Sm90BackwardConfig& c) {
+  if (!c.is_deterministic) return 0;
+  return static_cast<size_t>(p.h_q) * static_cast<size_t>(params.stat_rows / c.tile_q) * sizeof(unsigned);
+}
+
+}  // namespace flash_attn::cuda
