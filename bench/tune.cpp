@@ -228,6 +228,19 @@ std::string head_text(int device, const std::string& kernel) {
          date + ".\n";
 }
 
+// Those whose tensors are moved as they lie and whose keys are not split: for others the planner looks up no row.
+std::vector<TuneProblem> keep_tunable(const std::vector<TuneProblem>& problems, const std::string& kernel) {
+  std::vector<TuneProblem> kept;
+  for (const TuneProblem& problem : problems) {
+    fa_attention_desc desc = problem.desc;
+    desc.kernel = kernel.c_str();
+    const std::string config = tool::device_field(tool::explain_text(desc), "config");
+    const auto has = [&](const char* field) { return config.find(field) != std::string::npos; };
+    if (!config.empty() && !has(" has_splits=1") && !has(" gathers_q=1") && !has(" gathers_k=1")) kept.push_back(problem);
+  }
+  return kept;
+}
+
 void check_options(const TuneOptions& options) {
   if (schedule_steps(options.kernel).empty())
     throw UsageError("--kernel is '" + options.kernel + "' but --tune knows schedules of sm90_fwd and sm80_fwd");
@@ -249,8 +262,10 @@ void run_tune(const TuneOptions& options) {
   std::string table = head_text(where.device_index, options.kernel);
   Tuner tuner(options, where.device_index);
   size_t done = 0, chosen = 0;
-  for (const auto& [class_text, problems] : draw_problems(options.dims, 1)) {
+  for (const auto& [class_text, drawn] : draw_problems(options.dims, 1)) {
     if (class_text.empty() || class_text.find(options.filter) == std::string::npos) continue;
+    const std::vector<TuneProblem> problems = keep_tunable(drawn, options.kernel);
+    if (problems.empty()) continue;
     ++chosen;
     if (tool::seconds_now() - begin > options.most_seconds) continue;
     const std::string row = tuner.tune(class_text, problems);
