@@ -1,5 +1,6 @@
 // Every (s_q, s_k) from 0 to 20 under every kind of mask, on every dtype, kernel and instruction set: once as 441 requests of one
-// packed call, once as requests of one padded call, once each alone.
+// packed call, once as requests of one padded call, once each alone; gradients in the first two ways.
+#include "tests/support/backward_check.h"
 #include "tests/support/check.h"
 
 #include <gtest/gtest.h>
@@ -74,6 +75,15 @@ TEST_P(Exhaustive, EachAlone) {
       }
     }
     EXPECT_EQ(faults, "");
+  }
+}
+
+TEST_P(Exhaustive, Backward) {
+  for (const bool packed : {true, false}) {
+    CaseSpec spec = backward_of(all_lengths(GetParam(), packed));
+    spec.gradients.dlse = true;
+    EXPECT_EQ(check_backward(spec, FA_DTYPE_F32, 14, cpu_runners()), "");
+    EXPECT_EQ(check_backward(spec, FA_DTYPE_BF16, 15, cpu_runners()), "");
   }
 }
 

@@ -1,5 +1,6 @@
 // Sizes beyond 32 bits: tensors whose strides span more than 2^32 elements in sparsely touched memory, and 70,000 requests, heads
 // or rows. Needs address space, not memory.
+#include "tests/support/backward_check.h"
 #include "tests/support/check.h"
 
 #include <gtest/gtest.h>
@@ -50,6 +51,18 @@ std::unique_ptr<SparseMapping> spread(fa_tensor_desc* desc, const void* data) {
   return mapping;
 }
 
+// The other way: the rows back to where they lie without gaps.
+void gather(const fa_tensor_desc& from, const void* source, const fa_tensor_desc& to, void* target) {
+  const int64_t size = element_bytes(to.dtype), row_bytes = to.shape[2] * to.shape[3] * size;
+  for (int64_t n = 0; n < to.shape[0]; ++n) {
+    for (int64_t row = 0; row < to.shape[1]; ++row) {
+      std::memcpy(static_cast<char*>(target) + (n * to.stride[0] + row * to.stride[1]) * size,
+                  static_cast<const char*>(source) + (n * from.stride[0] + row * from.stride[1]) * size,
+                  static_cast<size_t>(row_bytes));
+    }
+  }
+}
+
 void check_spread(const CaseSpec& spec, fa_dtype dtype) {
   TestProblem problem(spec, dtype, 41);
   const Reference reference = make_reference(problem);
@@ -78,6 +91,34 @@ TEST(Huge, MoreThan2To32Elements) {
     check_spread({.name = "spread", .batch = 2, .s_q = 5, .s_k = 6, .h_q = 2, .h_k = 2, .d = 16, .mask_kind = FA_MASK_CAUSAL},
                  dtype);
     check_spread({.name = "spread_decode", .batch = 3, .s_q = 1, .s_k = 7, .h_q = 4, .h_k = 1, .d = 24}, dtype);
+  }
+}
+
+TEST(Huge, GradientsOfMoreThan2To32Elements) {
+  const CaseSpec spec = {
+      .name = "spread", .batch = 2, .s_q = 5, .s_k = 6, .h_q = 4, .h_k = 2, .d = 16, .mask_kind = FA_MASK_CAUSAL};
+  for (const fa_dtype dtype : dtype_list(kAllDTypes)) {
+    BackwardProblem problem(backward_of(spec), dtype, 41);
+    const BackwardReference reference = make_pooled_reference(problem, 41);
+    fa_attention_desc desc = problem.desc();
+    fa_attention_args args = problem.args();
+    const auto q = spread(&desc.q, args.q), k = spread(&desc.k, args.k), v = spread(&desc.v, args.v), o = spread(&desc.o, args.o);
+    const auto dout = spread(&desc.dout, args.dout), dq = spread(&desc.dq, nullptr), dk = spread(&desc.dk, nullptr);
+    const auto dv = spread(&desc.dv, nullptr);
+    ASSERT_TRUE(q && k && v && o && dout && dq && dk && dv) << "no address space";
+    ASSERT_GT(desc.dk.stride[0] * desc.dk.shape[0], int64_t{1} << 32);
+    args.q = q->data(), args.k = k->data(), args.v = v->data(), args.o = o->data();
+    args.dout = dout->data(), args.dq = dq->data(), args.dk = dk->data(), args.dv = dv->data();
+    for (const Choice& choice : isa_choices()) {
+      const PlanHandle plan(desc, choice);
+      ASSERT_EQ(plan.status(), FA_STATUS_OK) << fa_last_error();
+      PlannedWorkspace workspace(plan.get());
+      ASSERT_EQ(fa_run(plan.get(), &args, workspace.get(), nullptr, 0), FA_STATUS_OK) << fa_last_error();
+      gather(desc.dq, args.dq, problem.desc().dq, problem.args().dq);
+      gather(desc.dk, args.dk, problem.desc().dk, problem.args().dk);
+      gather(desc.dv, args.dv, problem.desc().dv, problem.args().dv);
+      EXPECT_EQ(compare_gradients(problem, reference, problem.read_outputs()), "") << choice.text();
+    }
   }
 }
 
@@ -130,6 +171,19 @@ TEST(Huge, ManyHeads) {
   EXPECT_EQ(check_case(spec, FA_DTYPE_BF16, 1, sampled()), "");
   spec.h_k = 1;
   EXPECT_EQ(check_case(spec, FA_DTYPE_F32, 1, sampled()), "");
+}
+
+TEST(Huge, GradientsOfManyRequestsHeadsRowsOrKeys) {
+  const auto check = [](CaseSpec spec) {
+    spec.sink = true;
+    spec.dropout_p = 0.3f;
+    EXPECT_EQ(check_backward(backward_of(spec), FA_DTYPE_F32, 1, cpu_runners()), "");
+  };
+  check({.name = "many_requests", .batch = kMany, .s_q = 1, .s_k = 3, .h_q = 1, .h_k = 1, .d = 4});
+  check({.name = "many_heads", .s_q = 1, .s_k = 3, .h_q = kMany, .h_k = kMany, .d = 4});
+  check({.name = "many_heads_of_one_key_head", .s_q = 1, .s_k = 3, .h_q = kMany, .h_k = 1, .d = 4});
+  check({.name = "many_rows", .s_q = kMany, .s_k = 3, .d = 4});
+  check({.name = "many_keys", .s_q = 2, .s_k = kMany, .d = 4});
 }
 
 TEST(Huge, ManyRowsOrKeys) {
