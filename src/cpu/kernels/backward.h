@@ -14,11 +14,6 @@ static void write_row(DType dtype, float* line, float factor, bool adds, char* t
   narrow_row(dtype, line, target, count);
 }
 
-// values *= factors, a panel's keys of each.
-static void multiply_panel(float* values, const float* factors, int64_t keys) {
-  for (int64_t at = 0; at < keys * kPanelLanes; at += kWidth) store(values + at, load(values + at) * load(factors + at));
-}
-
 // What softcap's gradient is multiplied by: 1 - tanh^2 of the capped score.
 static __attribute__((noinline)) void softcap_slopes(const ForwardParams& p, const float* products, int64_t keys, float* slopes) {
   const Vec factor = set1(p.scale), inverse = set1(1.0f / p.softcap);
@@ -26,13 +21,6 @@ static __attribute__((noinline)) void softcap_slopes(const ForwardParams& p, con
     const Vec t = tanh_of(load(products + at) * factor * inverse);
     store(slopes + at, set1(1.0f) - t * t);
   }
-}
-
-// keep[key][lane] = 1 / (1 - p), or 0 where the weight is dropped.
-static void fill_keep(const ForwardParams& p, const Request& r, int64_t head, int64_t row_begin, int64_t rows, int64_t j,
-                      int64_t keys, float* keep) {
-  for (int64_t at = 0; at < keys * kPanelLanes; at += kWidth) store(keep + at, set1(p.keep_scale));
-  for (int64_t l = 0; l < rows; ++l) drop_weights(p, r, place_of(p, head, row_begin + l), j, keys, keep + l, kPanelLanes);
 }
 
 // A lane's largest score so far and the sum of its exponentials move on over a panel's keys.
@@ -268,18 +256,18 @@ struct BackwardLoop {
     } else {
       const int64_t live = rows - row < kLanes ? rows - row : kLanes;
       if (p.dropout_threshold > 0) {
-        fill_keep(p, r, task.head, row_begin + row, live, at.begin, keys, keep);
-        multiply_panel(gradients, keep, keys);
+        fill_keep<FA_PANEL_VECTORS>(p, r, task.head, row_begin + row, live, at.begin, keys, p.keep_scale, keep);
+        multiply_all(gradients, keep, keys * kLanes);
       }
       gradient_block<Products::kExpDegree>(scores, gradients, keys, rule, tops, deltas);
       if (is_renewed) {
         multiply_lanes(scores, shares + row, keys);
         multiply_lanes(gradients, shares + row, keys);
       }
-      if (p.dropout_threshold > 0) multiply_panel(scores, keep, keys);
+      if (p.dropout_threshold > 0) multiply_all(scores, keep, keys * kLanes);
       if (task.slopes || task.by_key || task.by_row || task.adds_to_dbias) take_additions(at, gradients);
       if (!task.dk) return;
-      if (p.softcap > 0) multiply_panel(gradients, slopes, keys);
+      if (p.softcap > 0) multiply_all(gradients, slopes, keys * kLanes);
       Products::narrow(scores, gradients, keys, panel_weights, panel_gradients, panel_pairs);
     }
     Products::add_dq(p, block, offset, keys, gradients, panel_pairs, dq_t + at.n * p.padded_d * kLanes);

@@ -106,8 +106,9 @@ struct PanelLoop {
   void drop(const PanelStep& at, float* step_scores, uint32_t* step_weights, Softmax* softmax) {
     const int64_t row = at.n * kLanes, keys = at.end - at.begin;
     exp_block<kVectors>(step_scores, keys, rule, softmax->top, softmax->sum);
-    for (int l = 0; l < kLanes && row + l < rows; ++l)
-      drop_weights(p, r, place_of(p, task.head_k, task.row_begin + row + l), at.begin, keys, step_scores + l, kLanes);
+    const int64_t live = rows - row < kLanes ? rows - row : kLanes;
+    fill_keep<kVectors>(p, r, task.head_k, task.row_begin + row, live, at.begin, keys, 1.0f, extra);
+    multiply_all(step_scores, extra, keys * kLanes);
     Products::template repack<kVectors>(step_scores, step_weights, keys);
   }
 

@@ -130,31 +130,67 @@ static __attribute__((noinline)) void score_pass(const ForwardParams& p, const L
   FA_UNROLL for (int v = 0; v < kVectors; ++v) running_top[v] = top[v];
 }
 
-// Bit c: is the weight of row i and key (tile * 16 + c) kept?
-static uint32_t kept_keys(const ForwardParams& p, const Request& r, RowPlace row, int64_t tile) {
-  uint32_t kept = 0;
+// Bit c of kept[n]: is the weight of row i + 8 n and key (tile * 16 + c) kept? One draw serves both rows; i is a first one of them.
+static void draw_kept(const ForwardParams& p, const Request& r, RowPlace row, int64_t tile, uint32_t* kept) {
+  kept[0] = kept[1] = 0;
   for (int pair = 0; pair < 4; ++pair) {
     const PhiloxWords words =
         dropout_words(p.dropout, static_cast<unsigned>(r.index), static_cast<unsigned>(row.head), row.i, tile * 16 + 2 * pair);
-    for (int upper = 0; upper < 2; ++upper) {
-      const unsigned word = words.word[((row.i / 8) % 2) * 2 + upper];
-      const int key = upper * 8 + 2 * pair;
-      kept |= static_cast<uint32_t>((word & 0xFFFFu) >= p.dropout_threshold) << key;
-      kept |= static_cast<uint32_t>((word >> 16) >= p.dropout_threshold) << (key + 1);
+    for (int n = 0; n < 4; ++n) {
+      const int key = n % 2 * 8 + 2 * pair;
+      kept[n / 2] |= static_cast<uint32_t>((words.word[n] & 0xFFFFu) >= p.dropout_threshold) << key;
+      kept[n / 2] |= static_cast<uint32_t>((words.word[n] >> 16) >= p.dropout_threshold) << (key + 1);
     }
   }
-  return kept;
 }
+
+static int64_t first_of_pair(int64_t i) { return i - i / 8 % 2 * 8; }
 
 // Zero the dropped weights of row (i, head) among keys [j, j + keys), `step` floats apart.
 static void drop_weights(const ForwardParams& p, const Request& r, RowPlace row, int64_t j, int64_t keys, float* at, int64_t step) {
   for (int64_t tile = j / 16; tile * 16 < j + keys; ++tile) {
-    const uint32_t kept = kept_keys(p, r, row, tile);
+    uint32_t both[2];
+    draw_kept(p, r, {first_of_pair(row.i), row.head}, tile, both);
+    const uint32_t kept = both[row.i / 8 % 2];
     const int64_t begin = tile * 16 < j ? j : tile * 16;
     const int64_t end = tile * 16 + 16 < j + keys ? tile * 16 + 16 : j + keys;
     for (int64_t key = begin; key < end; ++key)
       if (!((kept >> (key - tile * 16)) & 1)) at[(key - j) * step] = 0;
   }
+}
+
+// keep[key][lane] = `value`, or 0 where the weight is dropped, for `rows` stacked rows of a panel and keys [j, j + keys).
+template <int kVectors>
+static void fill_keep(const ForwardParams& p, const Request& r, int64_t head_k, int64_t row_begin, int64_t rows, int64_t j,
+                      int64_t keys, float value, float* keep) {
+  constexpr int64_t lanes = kVectors * kWidth;
+  for (int64_t tile = j / 16; tile * 16 < j + keys; ++tile) {
+    alignas(64) uint32_t bits[lanes] = {};
+    bool is_drawn[lanes] = {};
+    for (int64_t l = 0; l < rows; ++l) {
+      if (is_drawn[l]) continue;
+      const RowPlace row = place_of(p, head_k, row_begin + l);
+      uint32_t both[2];
+      draw_kept(p, r, {first_of_pair(row.i), row.head}, tile, both);
+      bits[l] = both[row.i / 8 % 2];
+      const int64_t other = l + 8 * p.group;
+      if (row.i / 8 % 2 != 0 || other >= rows) continue;
+      bits[other] = both[1];
+      is_drawn[other] = true;
+    }
+    const int64_t begin = tile * 16 < j ? j : tile * 16;
+    const int64_t end = tile * 16 + 16 < j + keys ? tile * 16 + 16 : j + keys;
+    for (int64_t key = begin; key < end; ++key)
+      for (int v = 0; v < kVectors; ++v) {
+        const IntVec bit = load_int(reinterpret_cast<int32_t*>(bits) + v * kWidth) & set1_int(1 << (key - tile * 16));
+        store(keep + (key - j) * lanes + v * kWidth, select(bit != set1_int(0), set1(value), zero()));
+      }
+  }
+}
+
+// values *= factors, `count` floats of each, a multiple of the vector.
+static void multiply_all(float* values, const float* factors, int64_t count) {
+  for (int64_t at = 0; at < count; at += kWidth) store(values + at, load(values + at) * load(factors + at));
 }
 
 // A finished row: what its accumulator is multiplied by, and its log-sum-exp.
