@@ -9,17 +9,20 @@
 namespace flash_attn::cpu {
 namespace {
 
-constexpr int64_t kWantedTasks = 64;      // ranges until the call has this many tasks ...
-constexpr int64_t kMostRanges = 16;       // ... but no more of a key head than this
-constexpr int64_t kLeastRangeRows = 128;  // a range's own sums of dK and dV cost less than 2 % of its products
+constexpr int64_t kWantedTasks = 64;  // ranges until the call has this many tasks ...
+constexpr int64_t kMostRanges = 16;   // ... but no more of a key head than this
 // Ranges of all heads may have sums of this many floats together, or four times what dK and dV have.
 constexpr int64_t kManySums = 64 * 1024 * 1024;
 constexpr int64_t kFewRanges = 4;
-constexpr int64_t kWantedBlocks = 16;
+constexpr int64_t kWantedBlocks = 8;
 constexpr int64_t kMostBlockRows = 256;
 constexpr int64_t kBlockKeys = 128;
 
 int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
+
+// A range's own sums of dK and dV cost it less than 2 % of its time from 256 rows on, 4 % with 128, which is the price of several
+// tasks.
+int64_t most_ranges(int64_t rows) { return std::max(rows / 256, std::min<int64_t>(8, rows / 128)); }
 
 // All requests have the same lengths, those of the tensors.
 bool is_uniform(const Problem& p) {
@@ -64,7 +67,7 @@ int64_t bounded_product(int64_t a, int64_t b) {
 
 GradientTiling choose_gradient_tiling(const Problem& problem, const KernelTable& table, int threads) {
   // A block's operands, and the weights of a block of keys, stay in a core's second cache.
-  constexpr int64_t kOperandFloats = 32 * 1024;
+  constexpr int64_t kOperandFloats = 64 * 1024;
   const int64_t lanes = table.gradients_f32.lanes;
   const int64_t longest = std::min(kMostBlockRows, kOperandFloats / (problem.d + problem.d_v));
   int64_t rows = std::max(longest, 2 * lanes);
@@ -110,7 +113,7 @@ GradientSchedule schedule_gradients(const Problem& problem, const GradientTiling
   const double share = own.products / static_cast<double>(problem.h_k) / all.products;
   const int64_t wanted = static_cast<int64_t>(std::ceil(share * static_cast<double>(kWantedTasks) - 1e-6));
   const int64_t affordable = std::max(kFewRanges, static_cast<int64_t>(static_cast<double>(kManySums) / (all.sum_floats + 1)));
-  const int64_t ranges = std::max<int64_t>(std::min({wanted, kMostRanges, affordable, schedule.rows / kLeastRangeRows, blocks}), 1);
+  const int64_t ranges = std::max<int64_t>(std::min({wanted, kMostRanges, affordable, most_ranges(schedule.rows), blocks}), 1);
   schedule.range_rows = ceil_div(blocks, ranges) * tiling.block_rows;
   schedule.ranges = ceil_div(schedule.rows, schedule.range_rows);
   return schedule;
