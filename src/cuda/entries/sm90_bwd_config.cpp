@@ -79,7 +79,8 @@ Sm90BackwardConfig configure_sm90_backward(const Problem& p) {
   c.is_deterministic = p.has_flag(FA_FLAG_DETERMINISTIC);
   // Narrow heads have tall tiles of dS: with three of them there is no room to stage dq.
   c.stages_dq = c.d > Sm90BackwardConfig::kSlab || c.is_deterministic;
-  c.dq_lag = c.d <= Sm90BackwardConfig::kSlab && c.stages_dq ? 0 : 1;
+  constexpr int kMostShared = 232448;
+  if (Sm90BackwardLayout(c).total > kMostShared) c.dq_lag = 0;
   return c;
 }
 

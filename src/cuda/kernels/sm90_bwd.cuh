@@ -186,7 +186,9 @@ struct BackwardConsumer {
     pin(A);
   }
 
+  // When all lanes are done with what the slot holds.
   __device__ __forceinline__ void release(unsigned barrier, int slot) {
+    __syncwarp();
     if (lane == 0) barrier_arrive(smem + barrier + 8 * slot);
   }
 
@@ -326,7 +328,6 @@ struct BackwardConsumer {
     for (int i = 0; i < kTileQ / 16; ++i)
       store_matrix4_transposed(ds + i * 2048, A[4 * i], A[4 * i + 1], A[4 * i + 2], A[4 * i + 3]);
     fence_async_proxy();
-    __syncwarp();
     release(at.ds_full, slot);
   }
 
@@ -357,7 +358,6 @@ struct BackwardConsumer {
 #pragma unroll
       for (int j = 0; j < runs; ++j) store_shared_float4(stage + j * 512, dQ[4 * j], dQ[4 * j + 1], dQ[4 * j + 2], dQ[4 * j + 3]);
       fence_async_proxy();
-      __syncwarp();
       release(at.dq_full, group);
     } else {
       const int valid = c.splits_rows() ? runs : min(runs, (c.d - group * c.kSlab) / 8);
