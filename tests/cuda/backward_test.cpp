@@ -76,6 +76,48 @@ std::vector<CaseSpec> gpu_rows() {
 INSTANTIATE_TEST_SUITE_P(Table, OnGpu, ::testing::ValuesIn(gpu_rows()),
                          [](const ::testing::TestParamInfo<CaseSpec>& row) { return row.param.name; });
 
+// Several tiles of queries and of keys, so that every buffer of a pipeline is used again, and no feature that only some kernels
+// have.
+class SeveralTiles : public ::testing::TestWithParam<CaseSpec> {};
+
+TEST_P(SeveralTiles, AgreeWithOracle) { EXPECT_EQ(check_on_gpu(GetParam(), FA_DTYPE_BF16, 1, Placement::aligned), ""); }
+
+TEST_P(SeveralTiles, AgreeWithOracleDeterministic) {
+  EXPECT_EQ(check_on_gpu(deterministic(GetParam()), FA_DTYPE_F16, 2, Placement::aligned), "");
+}
+
+std::vector<CaseSpec> tiled_rows() {
+  std::vector<CaseSpec> rows;
+  const auto add = [&](const char* name, int64_t d, int64_t s_q, int64_t s_k, auto&& change) {
+    CaseSpec spec = {.name = name, .batch = 2, .s_q = s_q, .s_k = s_k, .h_q = 2, .h_k = 1, .d = d, .mask_kind = FA_MASK_CAUSAL};
+    spec = backward_of(spec);
+    change(spec);
+    rows.push_back(spec);
+  };
+  const auto as_is = [](CaseSpec&) {};
+  const auto full = [](CaseSpec& s) { s.mask_kind = FA_MASK_FULL, s.gradients.dlse = true; };
+  const auto packed = [](CaseSpec& s) {
+    s.batch = 4, s.query_layout = QueryLayout::packed, s.key_layout = KeyLayout::packed;
+    s.lengths_q = {300, 3, 0, 250}, s.lengths_k = {500, 70, 5, 250}, s.seqused_k = true;
+  };
+  for (const int64_t d : {64, 128}) {
+    const bool is_wide = d == 128;
+    add(is_wide ? "causal_d128" : "causal_d64", d, 400, 400, as_is);
+    add(is_wide ? "full_d128" : "full_d64", d, 330, 300, full);
+    add(is_wide ? "more_rows_d128" : "more_rows_d64", d, 500, 200, as_is);
+    add(is_wide ? "window_d128" : "window_d64", d, 300, 700, [](CaseSpec& s) { s.window_left = 150, s.window_right = 20; });
+    add(is_wide ? "packed_d128" : "packed_d64", d, 300, 500, packed);
+    add(is_wide ? "softcap_d128" : "softcap_d64", d, 200, 300, [](CaseSpec& s) { s.softcap = 5, s.alibi = 1; });
+  }
+  add("one_row", 128, 1, 700, [](CaseSpec& s) { s.lengths_k = {700, 300}; });
+  add("full_d96_v40", 96, 200, 300, [&](CaseSpec& s) { full(s), s.d_v = 40; });
+  add("window_d48_v112", 48, 300, 300, [](CaseSpec& s) { s.d_v = 112, s.window_left = 30; });
+  return rows;
+}
+
+INSTANTIATE_TEST_SUITE_P(Tiles, SeveralTiles, ::testing::ValuesIn(tiled_rows()),
+                         [](const ::testing::TestParamInfo<CaseSpec>& row) { return row.param.name; });
+
 // Blocks of smaller devices: 99 KB of shared memory as on sm_86 and sm_89, 163 KB as on sm_80.
 class SmallDevice : public ::testing::TestWithParam<const char*> {};
 

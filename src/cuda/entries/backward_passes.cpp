@@ -37,7 +37,7 @@ const KernelForm kHeadsForm = {"bwd_heads",
                                "backward_heads<kConfig>(params);"};
 
 constexpr int64_t kMostCount = (int64_t{1} << 31) - 256;
-constexpr int kLargestStatTile = 128;
+constexpr int kLeastStatTile = 16;
 
 int64_t tiles(int64_t rows, int64_t tile) { return (rows + tile - 1) / tile; }
 
@@ -67,7 +67,7 @@ Bookings book(const Problem& p, const BackwardShape& shape) {
   if (__builtin_mul_overflow(p.h_q, stat_rows_of(p, shape.stat_tile), &rows)) rows = INT64_MAX;
   Bookings size;
   size.lse2 = size.delta = size.top = size.log = product(rows, 4);
-  size.large = product(rows / shape.stat_tile, 4);
+  size.large = product(rows / kLeastStatTile, 4);  // room for the smallest tiles, so that bounds hold for all
   if (shape.sums_d > 0) size.sums = product(rows, int64_t{4} * shape.sums_d);
   if (shape.copies_dout) size.dout = product(rows, (p.d_v + 7) / 8 * 8 * dtype_bytes(p.dtype));
   if (p.has_dslopes) size.slopes = product(rows, 4);

@@ -14,7 +14,8 @@
 namespace flash_attn::cuda {
 namespace {
 
-constexpr const KernelEntry* kEntries[] = {&kSm90ForwardEntry, &kSm80ForwardEntry};
+constexpr const KernelEntry* kEntries[] = {&kSm90ForwardEntry, &kSm80ForwardEntry, &kSm80BackwardEntry,
+                                            &kSm90BackwardEntry};
 
 constexpr int64_t kRows = 512, kKeys = 512, kHeads = 4;
 
@@ -41,6 +42,7 @@ fa_attention_desc plain(fa_dtype dtype, int64_t d, int64_t d_v) {
   desc.v = tensor(dtype, {1, kKeys, kHeads, d_v});
   desc.o = tensor(dtype, {1, kRows, kHeads, d_v});
   desc.lse = tensor(FA_DTYPE_F32, {1, kHeads, kRows});
+  desc.num_splits = 1;
   return desc;
 }
 
@@ -77,6 +79,21 @@ void tree(fa_attention_desc* desc) {
   desc->tree_mask = tensor(FA_DTYPE_U64, {1, desc->q.shape[1], 2});
 }
 
+// Last of all: the gradients of what is there.
+void backward(fa_attention_desc* desc) {
+  desc->direction = FA_BACKWARD;
+  desc->num_splits = 0;
+  desc->dout = desc->o;
+  desc->dq = desc->q;
+  desc->dk = desc->k;
+  desc->dv = desc->v;
+  if (desc->bias.dtype != FA_DTYPE_NONE) {
+    desc->dbias = desc->bias;
+    desc->dbias.dtype = FA_DTYPE_F32;
+  }
+  if (desc->alibi.dtype != FA_DTYPE_NONE) desc->dslopes = desc->alibi;
+}
+
 using Feature = void (*)(fa_attention_desc*);
 // A tree stands in the place of causal; the number of rows comes first, as other tensors follow it.
 constexpr Feature kFeatures[] = {few_rows, causal, window,  softcap, alibi, bias, mask,
@@ -97,6 +114,15 @@ class Collector {
       for (KernelRequest& request : requests)
         if (seen_->insert(request.arch + " " + request.name).second) list_->push_back(std::move(request));
     }
+  }
+
+  // The backward of a problem with all of these features.
+  void add_backward(fa_attention_desc desc, std::initializer_list<Feature> features, uint32_t flags = 0, bool has_slopes = true) {
+    for (const Feature feature : features) feature(&desc);
+    backward(&desc);
+    if (!has_slopes) desc.dslopes = {};
+    desc.flags |= flags;
+    add(desc);
   }
 
   void add_with(fa_attention_desc desc, unsigned features) {
@@ -139,6 +165,31 @@ std::vector<unsigned> pairwise_sets() {
   return sets;
 }
 
+void add_backward_rows(bool is_served_widely, Collector* collector) {
+  for (const int64_t d : {64, 128, 256}) collector->add_backward(plain(FA_DTYPE_BF16, d, d), {causal});
+  if (!is_served_widely) return;
+  for (const int64_t d : {64, 128, 256}) {
+    const fa_attention_desc desc = plain(FA_DTYPE_BF16, d, d);
+    collector->add_backward(desc, {});
+    collector->add_backward(desc, {causal, lengths});
+    collector->add_backward(desc, {causal}, FA_FLAG_DETERMINISTIC);
+    collector->add_backward(desc, {window, softcap, alibi, bias, mask, dropout, lengths, output, tree, unaligned});
+  }
+  for (const Feature feature : {window, softcap, alibi, bias, mask, dropout, tree, output, unaligned})
+    collector->add_backward(plain(FA_DTYPE_F16, 128, 128), {feature});
+  for (const int64_t d : {64, 96, 128}) {
+    const fa_attention_desc desc = plain(FA_DTYPE_BF16, d, d);
+    collector->add_backward(desc, {window, softcap});
+    collector->add_backward(desc, {softcap, alibi}, 0, false);
+    collector->add_backward(desc, {causal, softcap, alibi, lengths}, FA_FLAG_DETERMINISTIC, false);
+    collector->add_backward(desc, {window, lengths}, FA_FLAG_DETERMINISTIC);
+  }
+  collector->add_backward(plain(FA_DTYPE_F16, 96, 96), {causal});
+  collector->add_backward(plain(FA_DTYPE_F16, 48, 112), {window});
+  collector->add_backward(plain(FA_DTYPE_F16, 72, 200), {causal});
+  for (const int64_t d : {64, 256}) collector->add_backward(plain(FA_DTYPE_F32, d, d), {causal, alibi}, FA_FLAG_DETERMINISTIC);
+}
+
 }  // namespace
 
 std::vector<KernelRequest> compile_list() {
@@ -155,6 +206,7 @@ std::vector<KernelRequest> compile_list() {
     for (unsigned n = 0; n < kFeatureCount; ++n) collector.add_with(plain(FA_DTYPE_BF16, 128, 128), 1u << n);
     if (device.compute_capability == 90)
       for (const Sm90TunedRow& row : tuned_rows_sm90()) add_tuned_row(row, &collector);
+    add_backward_rows(is_served_widely, &collector);
     if (!is_served_widely) continue;
     for (const int64_t d : {32, 40, 80, 112, 160, 224}) collector.add_with(plain(FA_DTYPE_F16, d, d), 2u);
     collector.add(plain(FA_DTYPE_BF16, 192, 128));

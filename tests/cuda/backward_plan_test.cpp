@@ -1,0 +1,144 @@
+// Planning the mma.sync backward without a GPU: for every backward row and several kinds of device, choices fit the device, the
+// warps' shares are whole, and workspaces are linear in length and within their bound.
+#include "core/problem.h"
+#include "cuda/entries/entry.h"
+#include "cuda/entries/sm80_bwd_config.h"
+#include "tests/support/backward_problem.h"
+#include "tests/support/tensor_layout.h"
+
+#include <gtest/gtest.h>
+
+#include <memory>
+
+namespace flash_attn::test {
+namespace {
+
+using cuda::BackwardRole;
+using cuda::DeviceInfo;
+using cuda::Sm80BackwardChoice;
+using cuda::Sm80BackwardConfig;
+
+constexpr int kKb = 1024;
+constexpr DeviceInfo kDevices[] = {{0, 80, 108, 163 * kKb, 164 * kKb, 40ll << 20},
+                                   {0, 86, 84, 99 * kKb, 100 * kKb, 6ll << 20},
+                                   {0, 90, 132, 227 * kKb, 228 * kKb, 50ll << 20}};
+
+Problem problem_of(const fa_attention_desc& described) {
+  fa_attention_desc desc = described;
+  desc.device_type = FA_DEVICE_CUDA;
+  desc.num_threads = 0;
+  Problem problem;
+  const Status status = make_problem(desc, &problem);
+  EXPECT_TRUE(status.ok()) << status.message();
+  return problem;
+}
+
+// A dense problem without data.
+Problem dense_problem(int64_t batch, int64_t s_q, int64_t s_k, int64_t h_q, int64_t h_k, int64_t d, uint32_t flags) {
+  fa_attention_desc desc = {};
+  fa_attention_desc_init(&desc);
+  desc.direction = FA_BACKWARD;
+  desc.flags = flags;
+  desc.q = desc.o = desc.dout = desc.dq = contiguous_tensor(FA_DTYPE_BF16, {batch, s_q, h_q, d});
+  desc.k = desc.v = desc.dk = desc.dv = contiguous_tensor(FA_DTYPE_BF16, {batch, s_k, h_k, d});
+  desc.lse = contiguous_tensor(FA_DTYPE_F32, {batch, h_q, s_q});
+  return problem_of(desc);
+}
+
+size_t planned_bytes(const Problem& problem, const DeviceInfo& device) {
+  Plan* raw = nullptr;
+  EXPECT_TRUE(cuda::kSm80BackwardEntry.plan(problem, device, &raw).ok());
+  const std::unique_ptr<Plan> plan(raw);
+  return plan->workspace().scratch_bytes;
+}
+
+size_t bound_bytes(const Problem& problem, const DeviceInfo& device) {
+  return cuda::bound_sm80_backward_workspace(problem, device).scratch_bytes;
+}
+
+void expect_whole_shares(const Sm80BackwardConfig& c, const std::string& text) {
+  EXPECT_EQ(c.tile_q, 16 * c.score_warps * c.score_strips()) << text;
+  EXPECT_EQ(c.tile_k, 8 * (c.warps / c.score_warps) * c.score_tiles()) << text;
+  EXPECT_EQ(c.tile_k, 16 * c.key_warps * c.key_strips()) << text;
+  EXPECT_EQ(c.padded_d(), 8 * (c.warps / c.key_warps) * c.dk_tiles()) << text;
+  EXPECT_EQ(c.padded_d_v(), 8 * (c.warps / c.key_warps) * c.dv_tiles()) << text;
+  EXPECT_EQ(c.tile_q, 16 * c.query_warps * c.query_strips()) << text;
+  EXPECT_EQ(c.padded_d(), 8 * (c.warps / c.query_warps) * c.dq_tiles()) << text;
+  if (c.dtype == DType::f32) return;
+  // Tensor cores take 16 columns at a time.
+  for (const int tiles : {c.score_tiles(), c.dk_tiles(), c.dv_tiles(), c.dq_tiles()}) EXPECT_EQ(tiles % 2, 0) << text;
+}
+
+TEST(Sm80BackwardPlan, ChoicesFitTheDevice) {
+  for (const CaseSpec& spec : backward_cases()) {
+    if (!(spec.labels & kTest) || spec.d > 256 || spec.value_dim() > 256) continue;
+    for (const fa_dtype dtype : dtype_list(spec.dtypes)) {
+      const BackwardProblem built(spec, dtype, 1);
+      const Problem problem = problem_of(built.desc());
+      for (const DeviceInfo& device : kDevices) {
+        Sm80BackwardChoice choice;
+        const Status status = cuda::configure_sm80_backward(problem, device, &choice);
+        ASSERT_TRUE(status.ok()) << status.message() << built.text();
+        bool makes_dq = false;
+        for (const Sm80BackwardConfig& c : choice.kernels) {
+          EXPECT_LE(c.shared_bytes(), device.shared_bytes) << built.text();
+          EXPECT_LE(c.blocks_per_sm * (c.shared_bytes() + kKb), device.shared_bytes_per_sm) << built.text();
+          EXPECT_EQ(choice.shape.stat_tile % c.tile_q, 0) << built.text();
+          expect_whole_shares(c, built.text());
+          makes_dq = makes_dq || c.sums_dq || c.role == BackwardRole::queries;
+        }
+        EXPECT_TRUE(makes_dq) << built.text();
+        EXPECT_LE(planned_bytes(problem, device), bound_bytes(problem, device)) << built.text();
+      }
+    }
+  }
+}
+
+// Every head dim divides among the warps.
+TEST(Sm80BackwardPlan, EveryHeadDim) {
+  for (int64_t d = 1; d <= 256; ++d) {
+    for (const uint32_t flags : {0u, uint32_t{FA_FLAG_DETERMINISTIC}}) {
+      const Problem problem = dense_problem(1, 70, 90, 2, 1, d, flags);
+      for (const DeviceInfo& device : kDevices) {
+        Sm80BackwardChoice choice;
+        ASSERT_TRUE(cuda::configure_sm80_backward(problem, device, &choice).ok());
+        for (const Sm80BackwardConfig& c : choice.kernels) expect_whole_shares(c, "d " + std::to_string(d));
+      }
+    }
+  }
+}
+
+TEST(Sm80BackwardPlan, BoundHoldsBelowAndIsLinear) {
+  for (const uint32_t flags : {0u, uint32_t{FA_FLAG_DETERMINISTIC}}) {
+    for (const DeviceInfo& device : kDevices) {
+      const size_t bound = bound_bytes(dense_problem(4, 200, 3000, 8, 4, 128, flags), device);
+      for (const int64_t batch : {1, 3, 4}) {
+        for (const int64_t s_q : {1, 63, 65, 129, 200}) {
+          for (const int64_t d : {16, 40, 72, 128})
+            EXPECT_LE(planned_bytes(dense_problem(batch, s_q, 3000, 8, 4, d, flags), device), bound)
+                << batch << " " << s_q << " " << d;
+        }
+      }
+      const size_t once = planned_bytes(dense_problem(2, 4096, 4096, 8, 4, 128, flags), device);
+      EXPECT_EQ(planned_bytes(dense_problem(2, 8192, 8192, 8, 4, 128, flags), device), 2 * once);
+    }
+  }
+}
+
+// dq has no order of additions where determinism is asked for: a kernel of its own makes it.
+TEST(Sm80BackwardPlan, DeterminismHasNoSums) {
+  Sm80BackwardChoice choice;
+  ASSERT_TRUE(
+      cuda::configure_sm80_backward(dense_problem(1, 128, 128, 2, 2, 64, FA_FLAG_DETERMINISTIC), kDevices[2], &choice).ok());
+  EXPECT_EQ(choice.shape.sums_d, 0);
+  for (const Sm80BackwardConfig& c : choice.kernels) EXPECT_FALSE(c.sums_dq);
+}
+
+TEST(Sm80BackwardPlan, RefusalsSayWhatIsServed) {
+  const Status status = cuda::kSm80BackwardEntry.supports(dense_problem(1, 4, 8, 1, 1, 300, 0), kDevices[2]);
+  EXPECT_EQ(status.code(), FA_STATUS_UNSUPPORTED);
+  EXPECT_EQ(status.message(), "d is 300 but GPU kernels serve 1 to 256");
+}
+
+}  // namespace
+}  // namespace flash_attn::test
