@@ -9,6 +9,7 @@
 
 #include <linux/futex.h>
 #include <pthread.h>
+#include <sched.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
@@ -34,6 +35,17 @@ inline void relax() {
 #endif
 }
 
+// Where all processors are busy, the system wakes a worker on the caller's, and may leave it there for tens of milliseconds: a worker
+// that finds itself there asks for another.
+void leave_processor(int processor) {
+  if (processor < 0 || sched_getcpu() != processor) return;
+  cpu_set_t all;
+  if (sched_getaffinity(0, sizeof(all), &all) != 0 || CPU_COUNT(&all) < 2) return;
+  cpu_set_t others = all;
+  CPU_CLR(processor, &others);
+  if (sched_setaffinity(0, sizeof(others), &others) == 0) sched_setaffinity(0, sizeof(all), &all);
+}
+
 class Pool {
  public:
   // Returns false if the pool is in use by another caller.
@@ -43,6 +55,7 @@ class Pool {
     task_ = task;
     context_ = context;
     left_.store(0, std::memory_order_relaxed);
+    callers_processor_.store(sched_getcpu(), std::memory_order_relaxed);
     const uint64_t epoch = (offer_.load(std::memory_order_relaxed) >> 32) + 1;
     offer_.store(epoch << 32 | kOpen | static_cast<uint64_t>(count - 1) << kLimitShift, std::memory_order_seq_cst);
     if (sleepers_.load(std::memory_order_seq_cst) > 0) ring();
@@ -105,6 +118,7 @@ class Pool {
       uint64_t offer = offer_.load(std::memory_order_acquire);
       while ((offer & kOpen) && offer >> 32 == seen && joined_of(offer) < limit_of(offer)) {
         if (!offer_.compare_exchange_weak(offer, offer + 1, std::memory_order_acq_rel)) continue;
+        leave_processor(callers_processor_.load(std::memory_order_relaxed));
         task_(context_, static_cast<int64_t>(joined_of(offer)) + 1);
         left_.fetch_add(1, std::memory_order_release);
         break;
@@ -145,6 +159,7 @@ class Pool {
   std::atomic<int> sleepers_{0};
   fa_task_fn task_ = nullptr;
   void* context_ = nullptr;
+  std::atomic<int> callers_processor_{-1};
   std::atomic<uint32_t> bell_{0};
   std::vector<std::thread> threads_;
 };
