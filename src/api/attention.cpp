@@ -82,7 +82,7 @@ Status ThreadCache::find(const fa_attention_desc& desc, const fa_plan** plan) {
     }
   }
   std::unique_ptr<fa_plan> created;
-  FA_TRY(create_plan(desc, &created));
+  FA_TRY(create_plan(desc, &created, desc.device_type == FA_DEVICE_CPU));  // there is no device memory to lend
   CachedPlan& entry = plans_[next_];
   entry.plan.reset();
   entry.kernel = created->problem.kernel;

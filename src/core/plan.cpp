@@ -61,9 +61,10 @@ Status require_backend(fa_device_type device_type, const Backend** backend) {
                      device_type == FA_DEVICE_CUDA ? "CUDA" : "CPU");
 }
 
-Status create_plan(const fa_attention_desc& desc, std::unique_ptr<fa_plan>* plan) {
+Status create_plan(const fa_attention_desc& desc, std::unique_ptr<fa_plan>* plan, bool may_use_workspace) {
   auto created = std::make_unique<fa_plan>();
   FA_TRY(make_problem(desc, &created->problem));
+  created->problem.may_use_workspace = may_use_workspace;
   const Backend* backend = nullptr;
   FA_TRY(require_backend(created->problem.device_type, &backend));
   Plan* choice = nullptr;

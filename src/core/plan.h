@@ -14,7 +14,7 @@ struct fa_plan {
 
 namespace flash_attn {
 
-Status create_plan(const fa_attention_desc& desc, std::unique_ptr<fa_plan>* plan);
+Status create_plan(const fa_attention_desc& desc, std::unique_ptr<fa_plan>* plan, bool may_use_workspace = true);
 
 Status prepare_plan(const fa_plan& plan, void* context);
 

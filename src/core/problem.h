@@ -90,6 +90,7 @@ struct Problem {
   bool has_descale = false;
   bool has_score_mod = false;
 
+  bool may_use_workspace = true;  // else kernels that need none are chosen
   int num_splits = 0;
   int64_t split_size = 0;
   int num_threads = 0;

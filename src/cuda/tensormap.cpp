@@ -10,7 +10,7 @@ namespace {
 
 constexpr int64_t kElement = 2;
 constexpr int64_t kLargestStride = int64_t{1} << 40;  // bytes, exclusive
-constexpr uint64_t kMapRows = uint64_t{1} << 30;      // as in kernels/sm90_request.cuh
+constexpr uint64_t kMapRows = uint64_t{1} << 30;      // as in kernels/sm90_items.cuh
 constexpr uint64_t kWrapBytes = uint64_t{1} << 35;    // times kMapRows is a whole number of address spaces
 constexpr uint64_t kUnbounded = 0x7fff0000;
 
@@ -23,6 +23,9 @@ bool is_describable(int64_t extent, int64_t stride) {
 // A dimension of one element has no stride of its own; any valid one will do.
 uint64_t stride_bytes(int64_t extent, int64_t stride) { return extent <= 1 ? 16 : static_cast<uint64_t>(stride * kElement); }
 
+// Rows that a map steps over: with lengths, those of all batches.
+int64_t row_extent(const MapShape& shape) { return shape.has_lengths ? std::max(shape.rows, shape.batches) : shape.rows; }
+
 uint64_t at_least_one(int64_t extent) { return static_cast<uint64_t>(std::max<int64_t>(extent, 1)); }
 
 }  // namespace
@@ -31,7 +34,7 @@ Status check_map(const char* name, const MapShape& shape, int64_t alignment) {
   using Long = long long;
   if (alignment % 16 != 0)
     return unsupported("%s is aligned to %lld bytes but TMA needs 16 (declare %s.alignment)", name, Long{alignment}, name);
-  const bool served = is_describable(shape.rows, shape.axes.row) && is_describable(shape.heads, shape.axes.head) &&
+  const bool served = is_describable(row_extent(shape), shape.axes.row) && is_describable(shape.heads, shape.axes.head) &&
                       (shape.has_lengths || is_describable(shape.batches, shape.axes.batch));
   if (!served)
     return unsupported("%s has strides of %lld, %lld and %lld elements (batch, row, head) but TMA needs multiples of %lld, not 0",
@@ -45,7 +48,7 @@ Status check_map(const char* name, const MapShape& shape, int64_t alignment) {
 Status encode_map(const MapShape& shape, const void* base, TensorMap* map) {
   const Driver* driver = nullptr;
   FA_TRY(get_driver(&driver));
-  const uint64_t row = stride_bytes(shape.rows, shape.axes.row), head = stride_bytes(shape.heads, shape.axes.head);
+  const uint64_t row = stride_bytes(row_extent(shape), shape.axes.row), head = stride_bytes(shape.heads, shape.axes.head);
   const uint64_t plain_extents[5] = {at_least_one(shape.columns), at_least_one(shape.rows), at_least_one(shape.heads),
                                      at_least_one(shape.batches), 1};
   const uint64_t plain_strides[4] = {row, head, stride_bytes(shape.batches, shape.axes.batch), 16};

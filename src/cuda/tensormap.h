@@ -16,7 +16,7 @@ struct MapShape {
   int64_t batches = 1, rows = 1, heads = 1, columns = 1;
   int box_rows = 64;
   bool has_lengths =
-      false;  // rows by first_row's second scheme (kernels/sm90_request.cuh): strides between batches are not in the map
+      false;  // rows by first_row's second scheme (kernels/sm90_items.cuh): strides between batches are not in the map
 };
 
 // What keeps TMA from describing the tensor, as a reason; ok if nothing does. `name` is the tensor's.

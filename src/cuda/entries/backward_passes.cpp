@@ -154,7 +154,7 @@ Status check_backward_features(const Problem& p) {
 
 BackwardParams shape_backward_params(const Problem& p, const BackwardShape& shape) {
   BackwardParams to;
-  static_cast<ForwardParams&>(to) = shape_params(p);
+  static_cast<ForwardParams&>(to) = shape_params(p, p.dropout_p == 0);
   to.slots = static_cast<int>(p.h_q);
   to.pack = make_divisor(1);
   to.slot_group = make_divisor(static_cast<unsigned>(std::max<int64_t>(1, p.group)));

@@ -54,7 +54,7 @@ bool reads_lengths(const Problem& p) {
   return (p.inputs & kLengths) != 0 || p.kv_layout == KvLayout::pointers;
 }
 
-ForwardParams shape_params(const Problem& p) {
+ForwardParams shape_params(const Problem& p, bool packs) {
   ForwardParams to;
   to.q_axes = p.q;
   to.o_axes = p.o;
@@ -62,8 +62,6 @@ ForwardParams shape_params(const Problem& p) {
   to.b = to_int(p.b);
   to.max_s_q = to_int(p.max_s_q);
   to.total_q = to_int(p.total_q);
-  // Dropout's pattern covers rows of one head, so there a tile holds one head only.
-  const bool packs = p.dropout_p == 0;
   to.slots = to_int(packs ? p.h_k : p.h_q);
   to.pack = make_divisor(at_least_one(packs ? p.group : 1));
   to.slot_group = make_divisor(at_least_one(packs ? 1 : p.group));

@@ -7,8 +7,9 @@
 
 namespace flash_attn::cuda {
 
-// Everything but pointers and the cutting into items. Extents must fit 32 bits (see check_forward_features).
-ForwardParams shape_params(const Problem& problem);
+// Everything but pointers and the cutting into items. Extents must fit 32 bits (see check_forward_features). `packs`: the query
+// heads of a key head are stacked; not with dropout, whose pattern covers rows of one head.
+ForwardParams shape_params(const Problem& problem, bool packs);
 
 void bind_pointers(const Problem& problem, const fa_attention_args& args, ForwardParams* params);
 

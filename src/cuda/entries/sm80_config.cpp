@@ -20,46 +20,22 @@ constexpr int kTallTile = 128, kShortTile = 64, kLeastTile = 32, kLeastKeyTile =
 
 long long number(int64_t value) { return value; }
 
-}  // namespace
-
-int access_of(const Axes& axes, int64_t element, int64_t alignment) {
-  for (int64_t unit = 16; unit > element; unit /= 2) {
-    const bool fits = alignment % unit == 0 && axes.batch * element % unit == 0 && axes.row * element % unit == 0 &&
-                      axes.head * element % unit == 0;
-    if (fits) return static_cast<int>(unit);
-  }
-  return static_cast<int>(element);
-}
-
-KeyMask key_mask_of(const Problem& p) {
-  if (p.window_left >= 0 || p.chunk > 0) return KeyMask::interval;
-  const bool may_be_causal = p.mask_kind == MaskKind::causal || p.mask_kind == MaskKind::per_request;
-  // One row on the last diagonal sees every key.
-  const bool is_last_row = p.max_s_q <= 1 && p.diagonal == Diagonal::bottom_right && (p.flags & FA_FLAG_BATCH_INVARIANT) == 0;
-  if ((may_be_causal || p.window_right >= 0) && !is_last_row) return KeyMask::right;
-  return KeyMask::none;
-}
-
-namespace {
-
 void set_features(const Problem& p, Sm80ForwardConfig* c) {
-  const int64_t element = dtype_bytes(p.dtype), o_element = dtype_bytes(p.o_dtype);
+  const int64_t element = dtype_bytes(p.dtype);
   c->dtype = p.dtype;
   c->o_dtype = p.o_dtype;
   c->d = static_cast<int>(p.d);
   c->d_v = static_cast<int>(p.d_v);
   c->access = std::min(
       {access_of(p.q, element, p.q_alignment), access_of(p.k, element, p.k_alignment), access_of(p.v, element, p.v_alignment)});
-  c->o_pairs = p.o.batch % 2 == 0 && p.o.row % 2 == 0 && p.o.head % 2 == 0 && p.o_alignment % (2 * o_element) == 0;
+  c->o_pairs = writes_pairs(p);
   c->mask = key_mask_of(p);
   c->has_softcap = p.softcap > 0;
   c->has_alibi = p.has_alibi;
   c->bias_dtype = p.has_bias ? p.bias_dtype : DType::none;
   c->has_bool_mask = p.has_mask;
   c->has_tree = p.has_tree_mask;
-  // The maximum of products is that of scores only under a positive scale.
-  c->is_scaled =
-      c->has_softcap || c->has_alibi || p.has_bias || p.has_mask || p.has_tree_mask || !(p.scale > 1e-30f && p.scale < 1e6f);
+  c->is_scaled = c->has_softcap || c->has_alibi || p.has_bias || p.has_mask || p.has_tree_mask || scales_scores(p);
   c->has_dropout = p.dropout_p > 0;
   c->is_paged = p.kv_layout == KvLayout::paged;
   c->has_lengths = reads_lengths(p);
@@ -121,8 +97,6 @@ int64_t resident_blocks(const Problem& p, const DeviceInfo& device) {
   return 2 * int64_t{p.sm_limit > 0 ? std::min(p.sm_limit, device.multiprocessors) : device.multiprocessors};
 }
 
-bool splits_freely(const Problem& p) { return p.num_splits == 0 && p.split_size == 0 && (p.flags & FA_FLAG_BATCH_INVARIANT) == 0; }
-
 // Few tiles over many keys leave multiprocessors idle: cut the keys so that about every one has work.
 int choose_splits(const Problem& p, const DeviceInfo& device, const Sm80ForwardConfig& c) {
   if (p.num_splits > 0) return p.num_splits;
@@ -132,9 +106,7 @@ int choose_splits(const Problem& p, const DeviceInfo& device, const Sm80ForwardC
   }
   if (!splits_freely(p)) return 1;
   const int64_t items = count_items(p, c.tile_q, 1);
-  int64_t keys = p.max_s_k;
-  if (p.window_left >= 0 && p.window_right >= 0) keys = std::min(keys, p.window_left + p.window_right + p.max_s_q + p.first_keys);
-  const int64_t blocks = (keys + c.tile_k - 1) / c.tile_k;
+  const int64_t blocks = (visible_keys(p) + c.tile_k - 1) / c.tile_k;
   if (items == 0 || 10 * items >= 4 * resident_blocks(p, device) || blocks <= 4) return 1;
   return static_cast<int>(std::clamp<int64_t>(resident_blocks(p, device) / items, 1, std::min<int64_t>(64, blocks / 2)));
 }

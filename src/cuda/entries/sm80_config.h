@@ -5,16 +5,12 @@
 #include "core/backend.h"
 #include "core/problem.h"
 #include "cuda/device.h"
+#include "cuda/entries/forward_choices.h"
 #include "cuda/kernels/configs.h"
 
 #include <cstdint>
 
 namespace flash_attn::cuda {
-
-// Largest unit in which every row of a tensor begins: 16, 8, 4 or the element.
-int access_of(const Axes& axes, int64_t element, int64_t alignment);
-
-KeyMask key_mask_of(const Problem& problem);
 
 Status configure_sm80(const Problem& problem, const DeviceInfo& device, Sm80ForwardConfig* config, int* splits);
 

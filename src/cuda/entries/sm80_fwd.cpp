@@ -1,6 +1,7 @@
 // Host half of the mma.sync forward kernel (kernels/sm80_fwd.cuh): what it serves, which tiles it takes, how a run is cut into
 // items, and the plan that launches it.
 #include "core/backend.h"
+#include "cuda/entries/combine.h"
 #include "cuda/entries/entry.h"
 #include "cuda/entries/forward_params.h"
 #include "cuda/entries/sm80_config.h"
@@ -21,12 +22,17 @@ const KernelForm kForwardForm = {"sm80_fwd",
                                  "__launch_bounds__(kConfig.threads(), kConfig.blocks_per_sm)",
                                  "const __grid_constant__ ForwardParams params",
                                  "sm80_forward<kConfig>(params);"};
+}  // namespace
+
+extern const KernelForm kCombineForm;
 const KernelForm kCombineForm = {"sm80_combine",
                                  "cuda/kernels/combine.cuh",
                                  "CombineConfig",
                                  "__launch_bounds__(kConfig.threads())",
                                  "const __grid_constant__ ForwardParams params",
                                  "combine_splits<kConfig>(params);"};
+
+namespace {
 
 // Heads whose keys and values half of the L2 cache holds are swept together.
 int section_of(const Problem& p, const DeviceInfo& device, int heads) {
@@ -35,7 +41,7 @@ int section_of(const Problem& p, const DeviceInfo& device, int heads) {
 }
 
 ForwardParams cut_into_items(const Problem& p, const DeviceInfo& device, const Sm80ForwardConfig& config, int splits) {
-  ForwardParams params = shape_params(p);
+  ForwardParams params = shape_params(p, p.dropout_p == 0);
   params.tiles_q = make_divisor(static_cast<unsigned>(std::max<int64_t>(1, tiles_of(p, config.tile_q))));
   params.splits = make_divisor(static_cast<unsigned>(splits));
   params.split_keys = split_keys_of(p, config.tile_k);
@@ -44,15 +50,6 @@ ForwardParams cut_into_items(const Problem& p, const DeviceInfo& device, const S
   const int64_t rows = std::min<int64_t>(config.tile_q, p.max_s_q * static_cast<int64_t>(params.pack.value));
   params.combine_groups = static_cast<int>(std::max<int64_t>(1, (rows + CombineConfig::kWarps - 1) / CombineConfig::kWarps));
   return params;
-}
-
-template <class Config>
-PlannedKernel planned(const KernelForm& form, const Config& config, const DeviceInfo& device, int shared_bytes) {
-  const int capability = device.compute_capability;
-  const auto find = [&form, config, capability](LoadPolicy policy, const LoadedKernel** kernel) {
-    return get_kernel(form, config, capability, policy, kernel);
-  };
-  return PlannedKernel(find, config_name(form, config), device, shared_bytes);
 }
 
 CombineConfig combine_config(const Sm80ForwardConfig& config) {
@@ -71,8 +68,8 @@ class Sm80Plan final : public Plan {
         config_(config),
         combine_config_(combine_config(config)),
         params_(cut_into_items(problem, device, config, splits)),
-        kernel_(planned(kForwardForm, config_, device, config.shared_bytes())),
-        combine_(planned(kCombineForm, combine_config_, device, 0)),
+        kernel_(planned_kernel(kForwardForm, config_, device, config.shared_bytes())),
+        combine_(planned_kernel(kCombineForm, combine_config_, device, 0)),
         name_("cuda/sm80_fwd/" + arch_name(device.compute_capability)) {}
 
   const char* kernel() const override { return name_.c_str(); }

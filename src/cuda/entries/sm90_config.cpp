@@ -1,118 +1,65 @@
-// See sm90_config.h. Tiles were measured on an H100 (docs/notes/2026-11-24-hopper-forward.md); lengths only tell short problems,
+// See sm90_config.h. Tiles were measured on an H200 (docs/notes/2026-11-24-hopper-forward.md); lengths only tell short problems,
 // where whole rounds of tiles count, from long ones, where bytes per operation do.
 #include "cuda/entries/sm90_config.h"
 
 #include "cuda/entries/entry.h"
+#include "cuda/entries/forward_choices.h"
 #include "cuda/entries/forward_params.h"
+#include "cuda/entries/sm80_config.h"
+#include "cuda/entries/sm90_tuned.h"
 
 #include <algorithm>
-#include <cmath>
+#include <numeric>
 
 namespace flash_attn::cuda {
 namespace {
 
-constexpr int64_t kFewRows = 16;     // so few query rows are better served by splitting the keys
 constexpr int64_t kLongKeys = 1024;  // from here on, tall tiles with short key blocks
 constexpr int64_t kLongMaskedKeys = 4096;
 constexpr int64_t kMostMapRows = 0x7fff0000;
+constexpr int64_t kMostItems = (int64_t{1} << 31) - 256;
+constexpr int kLeastBoxRows = 8;  // shorter boxes cost more than the threads' own copies
+constexpr int kMostSplits = 64;
+constexpr int64_t kLeastSection = 16;
 
 int round_up_16(int64_t x) { return static_cast<int>((x + 15) / 16 * 16); }
 
-Sm90Mask mask_of(const Problem& p) {
-  if (p.window_left >= 0 || p.chunk > 0) return Sm90Mask::interval;
-  const bool may_be_causal = p.mask_kind == MaskKind::causal || p.mask_kind == MaskKind::per_request;
-  return may_be_causal || p.window_right >= 0 ? Sm90Mask::right : Sm90Mask::none;
-}
+bool is_batch_invariant(const Problem& p) { return (p.flags & FA_FLAG_BATCH_INVARIANT) != 0; }
 
-Status check_features(const Problem& p) {
-  if (p.dtype == DType::f32) return unsupported("dtype f32 has no matrix instructions of full precision");
-  if (p.o_dtype != p.dtype) return unsupported("o has another dtype than q");
-  if (p.kv_layout != KvLayout::contiguous) return unsupported("paged caches and K/V by pointers are read by another kernel");
-  if (p.has_bias || p.has_mask || p.has_tree_mask)
-    return unsupported("bias, boolean masks and tree masks are served by another kernel");
-  if (p.dropout_p > 0) return unsupported("dropout is served by another kernel");
-  if (p.first_keys > 0) return unsupported("first_keys is served by another kernel");
-  if (!(p.scale > 1e-30f)) return unsupported("scale is %g but must be positive here", static_cast<double>(p.scale));
-  if (p.num_splits > 1 || p.split_size > 0) return unsupported("key splits are served by another kernel");
-  if (p.max_s_q <= kFewRows)
-    return unsupported("requests have at most %lld query rows: splitting their keys is faster", static_cast<long long>(kFewRows));
-  return {};
+int multiprocessors_of(const Problem& p, const DeviceInfo& device) {
+  return p.sm_limit > 0 ? std::min(p.sm_limit, device.multiprocessors) : device.multiprocessors;
 }
 
 // Rows from one batch to the next.
 int64_t batch_rows(const MapShape& map) { return map.batches > 1 ? map.axes.batch / map.axes.row : 0; }
 
-Status check_maps(const Problem& p, const Sm90Maps& maps) {
-  FA_TRY(check_map("q", maps.q, p.q_alignment));
-  FA_TRY(check_map("k", maps.k, p.k_alignment));
-  FA_TRY(check_map("v", maps.v, p.v_alignment));
-  FA_TRY(check_map("o", maps.o, p.o_alignment));
-  if (!maps.q.has_lengths) return {};
-  if (batch_rows(maps.q) != batch_rows(maps.o)) return unsupported("q and o have different numbers of rows between batches");
-  if (batch_rows(maps.k) != batch_rows(maps.v)) return unsupported("k and v have different numbers of rows between batches");
-  if (maps.q.batches * batch_rows(maps.q) > kMostMapRows || maps.k.batches * batch_rows(maps.k) > kMostMapRows)
+// ---- How tensors move ----
+
+Status check_rows(const MapShape& one, const MapShape& other) {
+  if (!one.has_lengths) return {};
+  if (batch_rows(one) != batch_rows(other)) return unsupported("the two have different numbers of rows between batches");
+  if (one.batches * batch_rows(one) > kMostMapRows)
     return unsupported("all batches together have more than %lld rows", static_cast<long long>(kMostMapRows));
   return {};
 }
 
-// Wide heads: O fills the registers, so the next tile waits for this one's epilogue.
-void configure_wide(Sm90ForwardConfig* c) {
-  c->tile_k = 80;
-  c->shares_q_buffer = c->slabs_v() <= c->slabs();
-  c->overlaps_tiles = c->d <= 192 && c->d_v <= 192;
-  if (!c->shares_q_buffer) c->tile_k = 48, c->overlaps_tiles = false;
+Status check_query_maps(const Problem& p, const Sm90Maps& maps) {
+  if (p.o_dtype != p.dtype) return unsupported("o has another dtype than q");
+  FA_TRY(check_map("q", maps.q, p.q_alignment));
+  FA_TRY(check_map("o", maps.o, p.o_alignment));
+  return check_rows(maps.q, maps.o);
 }
 
-void configure_narrow(const Problem& p, bool is_plain, Sm90ForwardConfig* c) {
-  c->groups = 3;
-  c->takes_turns = true;
-  if (is_plain && c->mask == Sm90Mask::none) {
-    c->tile_k = 128, c->consumer_registers = 160, c->producer_registers = 32;
-  } else {
-    c->tile_k = 112, c->consumer_registers = 152, c->producer_registers = 56;
+Status check_key_maps(const Problem& p, const Sm90Maps& maps) {
+  if (p.kv_layout == KvLayout::pointers) return unsupported("k and v are given by pointers");
+  FA_TRY(check_map("k", maps.k, p.k_alignment));
+  FA_TRY(check_map("v", maps.v, p.v_alignment));
+  if (p.kv_layout == KvLayout::paged) {
+    if (p.has_input(FA_INPUT_LEFTPAD_K)) return unsupported("left padding moves a page's rows against the key tiles");
+    if (maps.k.box_rows < kLeastBoxRows)
+      return unsupported("page_size %lld leaves boxes of %d rows", static_cast<long long>(p.page_size), maps.k.box_rows);
   }
-  if (p.max_s_q <= 128) c->groups = 2, c->takes_turns = false, c->consumer_registers = 224, c->producer_registers = 56;
-}
-
-void configure_middle(const Problem& p, bool is_plain, Sm90ForwardConfig* c) {
-  const bool is_long = p.max_s_k >= (c->mask == Sm90Mask::none ? kLongKeys : kLongMaskedKeys) && p.max_s_q > 128;
-  c->shares_q_buffer = c->slabs_v() <= c->slabs();
-  if (is_plain && is_long && c->mask != Sm90Mask::interval && c->shares_q_buffer) {
-    c->groups = 3, c->tile_k = 80, c->stages = 3, c->consumer_registers = 152, c->producer_registers = 56;
-    return;
-  }
-  c->tile_k = 128;
-  // o gets a buffer of its own where there is room, so that the next tile need not wait for it.
-  Sm90ForwardConfig own = *c;
-  own.shares_q_buffer = false;
-  constexpr int kMostShared = 232448;
-  if (Sm90Layout(own).total <= kMostShared) *c = own;
-  if (Sm90Layout(*c).total > kMostShared) c->tile_k = 80;
-}
-
-}  // namespace
-
-Sm90ForwardConfig configure_sm90(const Problem& p) {
-  Sm90ForwardConfig c;
-  c.dtype = p.dtype;
-  c.d = round_up_16(p.d);
-  c.d_v = round_up_16(p.d_v);
-  c.mask = mask_of(p);
-  c.has_softcap = p.softcap > 0;
-  c.has_alibi = p.has_alibi;
-  c.has_lengths = reads_lengths(p);
-  c.is_dynamic = c.mask != Sm90Mask::none || c.has_lengths;
-  c.consumer_registers = 224;
-  c.producer_registers = 56;
-  const bool is_plain = !c.has_softcap && !c.has_alibi && !c.has_lengths;
-  const int widest = std::max(c.d, c.d_v);
-  if (widest > 128)
-    configure_wide(&c);
-  else if (widest > 64)
-    configure_middle(p, is_plain, &c);
-  else
-    configure_narrow(p, is_plain, &c);
-  return c;
+  return check_rows(maps.k, maps.v);
 }
 
 Sm90Maps map_shapes(const Problem& p, const Sm90ForwardConfig& c) {
@@ -126,63 +73,259 @@ Sm90Maps map_shapes(const Problem& p, const Sm90ForwardConfig& c) {
     map->heads = heads;
     map->columns = columns;
     map->box_rows = box;
-    map->has_lengths = c.has_lengths;
+    map->has_lengths = c.has_lengths || c.is_paged;
+    // There all batches' rows are one dimension: a single row's own stride, which may be anything, is that of the batches.
+    if (map->has_lengths && rows <= 1 && map->batches > 1) map->axes.row = axes.batch;
   };
   const int64_t rows_q = p.packed_q ? p.total_q : p.max_s_q;
+  const int box = c.is_paged ? static_cast<int>(std::gcd(p.page_size, int64_t{c.tile_k})) : c.tile_k;
   fill(&maps.q, p.q, p.packed_q, p.b, rows_q, p.h_q, p.d, 64);
   fill(&maps.o, p.o, p.packed_q, p.b, rows_q, p.h_q, p.d_v, 64);
-  fill(&maps.k, p.k, p.packed_k, p.k_batch, p.k_rows, p.h_k, p.d, c.tile_k);
-  fill(&maps.v, p.v, p.packed_k, p.k_batch, p.k_rows, p.h_k, p.d_v, c.tile_k);
+  fill(&maps.k, p.k, p.packed_k, p.k_batch, p.k_rows, p.h_k, p.d, box);
+  fill(&maps.v, p.v, p.packed_k, p.k_batch, p.k_rows, p.h_k, p.d_v, box);
   return maps;
 }
 
-Status supports_sm90(const Problem& p, const DeviceInfo& device) {
+// ---- Tiles ----
+
+// What a config asks of registers: so little that three warp groups share them, or scores that are shaped one by one.
+struct Burden {
+  bool is_lean;
+  bool is_heavy, is_heaviest;
+};
+
+Burden burden_of(const Sm90ForwardConfig& c) {
+  Burden burden;
+  const int features = c.has_bool_mask + c.has_dropout + (c.bias_dtype != DType::none);
+  burden.is_heavy = features > 0;
+  burden.is_heaviest = features > 1;
+  burden.is_lean = !burden.is_heavy && !c.has_tree && !c.is_scaled && !c.gathers_q && !c.gathers_k;
+  return burden;
+}
+
+void share_registers(const Burden& burden, Sm90ForwardConfig* c) {
+  const bool is_wide = c->d_v > 128;
+  c->consumer_registers = 224, c->producer_registers = 56;
+  if (c->groups == 1)
+    c->consumer_registers = 240, c->producer_registers = 128;
+  else if (burden.is_heavy)
+    c->consumer_registers = 208, c->producer_registers = 88;
+  else if (c->gathers_q || c->gathers_k || c->is_paged)
+    c->consumer_registers = is_wide ? 216 : 208, c->producer_registers = is_wide ? 72 : 88;
+}
+
+void use_three_groups(int tile_k, Sm90ForwardConfig* c) {
+  c->groups = 3;
+  c->tile_k = tile_k;
+  c->stages = 3;
+  c->consumer_registers = 152;
+  c->producer_registers = 56;
+}
+
+// Keys that the last, partly filled tile of a short request adds, as a share.
+double waste_of(int64_t keys, int tile_k) {
+  return static_cast<double>((keys + tile_k - 1) / tile_k * tile_k) / static_cast<double>(std::max<int64_t>(keys, 1));
+}
+
+// Wide heads: O fills the registers, so the next item waits for this one's epilogue.
+void tile_wide(const Problem& p, const Burden& burden, Sm90ForwardConfig* c) {
+  const bool is_short = !is_batch_invariant(p) && waste_of(p.max_s_k, 80) > 1.04 * waste_of(p.max_s_k, 64);
+  c->tile_k = c->is_paged || c->has_tree || c->groups == 1 || is_short ? 64 : 80;
+  if (burden.is_heavy) c->tile_k = burden.is_heaviest ? 16 : 32;
+  c->shares_q_buffer = c->slabs_v() <= c->slabs();
+  c->overlaps_tiles = c->d <= 192 && c->d_v <= 192;
+  if (!c->shares_q_buffer && !c->gathers_q) c->tile_k = std::min(c->tile_k, c->is_paged ? 32 : 48), c->overlaps_tiles = false;
+}
+
+void tile_narrow(const Burden& burden, bool is_long, Sm90ForwardConfig* c) {
+  const bool is_plain = c->mask == KeyMask::none && !c->has_softcap && !c->has_alibi && !c->has_lengths && !c->is_paged;
+  c->tile_k = burden.is_heaviest ? 32 : (burden.is_heavy ? 64 : 128);
+  c->stages = 4;
+  if (c->groups < 2 || !burden.is_lean || (!is_long && !is_plain)) return;
+  use_three_groups(is_plain ? 128 : (c->is_paged ? 96 : 112), c);
+  c->takes_turns = true;
+  if (is_plain) c->consumer_registers = 160, c->producer_registers = 32;
+}
+
+void tile_middle(const Burden& burden, bool is_long, Sm90ForwardConfig* c) {
+  c->shares_q_buffer = c->slabs_v() <= c->slabs();
+  if (burden.is_lean && is_long && c->shares_q_buffer && c->groups == 2) return use_three_groups(c->is_paged ? 64 : 80, c);
+  c->tile_k = burden.is_heaviest ? 32 : (burden.is_heavy ? 64 : 128);
+  // o gets a buffer of its own where there is room, so that the next tile need not wait for it.
+  Sm90ForwardConfig own = *c;
+  own.shares_q_buffer = false;
+  constexpr int kMostShared = 232448;
+  if (Sm90Layout(own).total <= kMostShared) *c = own;
+}
+
+// The rules' schedule, then the tuned table's, then what the caller forces.
+Status set_schedule(const Problem& p, const DeviceInfo& device, int64_t rows, Sm90ForwardConfig* c) {
+  const Burden burden = burden_of(*c);
+  const auto is_long = [&](int64_t keys) { return is_batch_invariant(p) || (p.max_s_k >= keys && rows > 128); };
+  c->groups = rows <= 64 && !is_batch_invariant(p) ? 1 : 2;
+  c->stages = 2;
+  c->takes_turns = c->shares_q_buffer = false;
+  c->overlaps_tiles = true;
+  share_registers(burden, c);
+  const int widest = std::max(c->d, c->d_v);
+  if (widest > 128)
+    tile_wide(p, burden, c);
+  else if (widest > 64)
+    tile_middle(burden, is_long(c->mask == KeyMask::none ? kLongKeys : kLongMaskedKeys), c);
+  else
+    tile_narrow(burden, is_long(kLongKeys), c);
+  while (Sm90Layout(*c).total > device.shared_bytes && c->stages > 2) --c->stages;
+  while (Sm90Layout(*c).total > device.shared_bytes && c->tile_k > 16) c->tile_k = c->is_paged ? c->tile_k / 2 : c->tile_k - 16;
+  apply_tuned_sm90(classify(p, device), c);
+  return apply_forced_sm90(p, c);
+}
+
+// ---- Stacking and splitting ----
+
+// How full tiles of 128 rows (64, if that is all there are) are.
+double fill_of(int64_t rows) {
+  const int64_t tile = rows <= 64 ? 64 : 128;
+  return static_cast<double>(rows) / static_cast<double>((rows + tile - 1) / tile * tile);
+}
+
+bool packs_heads(const Problem& p) {
+  if (p.group == 1 || p.dropout_p > 0 || is_batch_invariant(p)) return false;
+  return fill_of(p.max_s_q) < 0.9 * fill_of(p.max_s_q * p.group);
+}
+
+int64_t count_tiles(const Problem& p, bool packs, int tile_q) {
+  const int64_t rows = p.max_s_q * (packs ? p.group : 1);
+  return p.b * (packs ? p.h_k : p.h_q) * ((rows + tile_q - 1) / tile_q);
+}
+
+// Few tiles over many keys leave multiprocessors idle: cut the keys so that about every one has work.
+int choose_splits(const Problem& p, const DeviceInfo& device, bool packs, const Sm90ForwardConfig& c) {
+  if (p.num_splits > 0) return p.num_splits;
+  if (p.split_size > 0) {
+    const int64_t keys = split_keys_of(p, c.tile_k);
+    return static_cast<int>(std::max<int64_t>(1, (p.max_s_k + keys - 1) / keys));
+  }
+  if (!splits_freely(p)) return 1;
+  const int64_t tiles = count_tiles(p, packs, c.tile_q()), blocks = (visible_keys(p) + c.tile_k - 1) / c.tile_k;
+  const int64_t multiprocessors = multiprocessors_of(p, device);
+  if (tiles == 0 || 2 * tiles > multiprocessors || blocks <= 4) return 1;
+  return static_cast<int>(std::clamp<int64_t>(multiprocessors / tiles, 1, std::min<int64_t>(kMostSplits, blocks / 2)));
+}
+
+void set_features(const Problem& p, Sm90ForwardConfig* c) {
+  c->dtype = p.dtype;
+  c->o_dtype = p.o_dtype;
+  c->d = round_up_16(p.d);
+  c->d_v = round_up_16(p.d_v);
+  c->row_d = c->d;
+  c->row_d_v = c->d_v;
+  c->mask = key_mask_of(p);
+  c->is_scaled = scales_scores(p);
+  c->has_softcap = p.softcap > 0;
+  c->has_alibi = p.has_alibi;
+  c->bias_dtype = p.has_bias ? p.bias_dtype : DType::none;
+  c->has_bool_mask = p.has_mask;
+  c->has_tree = p.has_tree_mask;
+  c->has_dropout = p.dropout_p > 0;
+  c->has_lengths = reads_lengths(p);
+  c->is_dynamic = (c->mask != KeyMask::none || c->has_lengths) && p.may_use_workspace;
+}
+
+// What threads need to know of the rows that they move.
+void set_gathering(const Problem& p, Sm90Choice* choice) {
+  Sm90ForwardConfig& c = choice->config;
+  c.gathers_q = !choice->gathers_q.empty();
+  c.gathers_k = !choice->gathers_k.empty();
+  if (c.gathers_k) c.is_paged = false;
+  c.access = 16;
+  if (c.gathers_q) {
+    c.row_d = static_cast<int>(p.d);
+    c.row_d_v = static_cast<int>(p.d_v);
+    c.access = access_of(p.q, 2, p.q_alignment);
+    c.o_pairs = writes_pairs(p);
+  }
+  if (c.gathers_k) {
+    c.row_d = static_cast<int>(p.d);
+    c.row_d_v = static_cast<int>(p.d_v);
+    c.access = std::min({c.access, access_of(p.k, 2, p.k_alignment), access_of(p.v, 2, p.v_alignment)});
+  }
+}
+
+Status set_maps(const Problem& p, const DeviceInfo& device, Sm90Choice* choice) {
+  Sm90ForwardConfig& c = choice->config;
+  const int64_t rows = p.max_s_q * (choice->packs ? p.group : 1);
+  set_gathering(p, choice);
+  FA_TRY(set_schedule(p, device, rows, &c));
+  choice->maps = map_shapes(p, c);
+  return {};
+}
+
+}  // namespace
+
+Status choose_sm90(const Problem& p, const DeviceInfo& device, Sm90Choice* choice) {
   if (device.compute_capability != 90)
     return unsupported("it is made of sm_90a instructions and the device is of compute capability %d.%d",
                        device.compute_capability / 10, device.compute_capability % 10);
   FA_TRY(check_forward_features(p));
-  FA_TRY(check_features(p));
-  const Sm90ForwardConfig config = configure_sm90(p);
-  FA_TRY(check_maps(p, map_shapes(p, config)));
-  const int needed = Sm90Layout(config).total;
-  if (needed > device.shared_bytes)
-    return unsupported("d %lld with d_v %lld needs %d bytes of shared memory and the device has %d", static_cast<long long>(p.d),
-                       static_cast<long long>(p.d_v), needed, device.shared_bytes);
+  if (p.dtype == DType::f32) return unsupported("dtype f32 has no matrix instructions of full precision");
+  Sm90ForwardConfig& c = choice->config;
+  set_features(p, &c);
+  c.is_paged = p.kv_layout == KvLayout::paged;
+  choice->packs = packs_heads(p);
+  if (choice->packs) choice->gathers_q = "query heads that share a key head are stacked";
+  FA_TRY(set_maps(p, device, choice));
+  if (const Status status = check_key_maps(p, choice->maps); !status.ok()) choice->gathers_k = status.message();
+  if (const Status status = check_query_maps(p, choice->maps); choice->gathers_q.empty() && !status.ok())
+    choice->gathers_q = status.message();
+  FA_TRY(set_maps(p, device, choice));
+  choice->splits = choose_splits(p, device, choice->packs, c);
+  if (choice->splits > 1) {
+    c.has_splits = true;
+    if (choice->gathers_q.empty()) choice->gathers_q = "key splits leave partial results";
+    FA_TRY(set_maps(p, device, choice));
+    choice->splits = std::max(2, choose_splits(p, device, choice->packs, c));
+  }
+  choice->box_rows = c.is_paged ? choice->maps.k.box_rows : 0;
+  FA_TRY(check_schedule_sm90(c, device.shared_bytes));
+  if (count_tiles(p, choice->packs, c.tile_q()) > kMostItems / choice->splits)
+    return unsupported("%lld tiles of query rows and %d key splits are more than the %lld items of a launch",
+                       static_cast<long long>(count_tiles(p, choice->packs, c.tile_q())), choice->splits,
+                       static_cast<long long>(kMostItems));
   return {};
 }
 
-Sm90ForwardParams shape_sm90_params(const Problem& p, const DeviceInfo& device, const Sm90ForwardConfig& c) {
-  Sm90ForwardParams to;
-  const Sm90Maps maps = map_shapes(p, c);
-  to.lse_axes = p.lse;
-  to.alibi_batch_stride = p.alibi_batch_stride;
-  to.window_left = p.window_left;
-  to.window_right = p.window_right;
-  to.chunk = p.chunk;
-  to.diagonal_offset = p.diagonal_offset;
-  to.diagonal = static_cast<int>(p.diagonal);
-  to.is_causal = p.mask_kind == MaskKind::causal;
-  to.b = static_cast<int>(p.b);
-  to.h_q = static_cast<int>(p.h_q);
-  to.h_k = static_cast<int>(p.h_k);
-  to.rows_q = static_cast<int>(maps.q.rows);
-  to.rows_k = static_cast<int>(maps.k.rows);
-  to.max_s_q = static_cast<int>(p.max_s_q);
-  to.max_s_k = static_cast<int>(p.k_batch > 0 ? p.max_s_k : 0);
-  to.batch_rows_q = static_cast<int>(batch_rows(maps.q));
-  to.batch_rows_k = static_cast<int>(batch_rows(maps.k));
-  to.k_batch = static_cast<int>(p.k_batch);
-  to.tiles_q = static_cast<int>((p.max_s_q + c.tile_q() - 1) / c.tile_q());
-  to.tiles = static_cast<int>(to.tiles_q * p.h_q * p.b);
-  // Heads whose keys half of the L2 cache holds are swept together; the heads of a group share theirs.
-  const int64_t key_bytes = std::max<int64_t>(p.max_s_k * (p.d + p.d_v) * 2, 1);
-  const int64_t heads = c.mask == Sm90Mask::none ? 1 : std::clamp<int64_t>(device.l2_bytes / 2 / key_bytes, 1, 16);
-  to.section =
-      static_cast<int>(std::clamp<int64_t>(std::max(heads / p.group, int64_t{1}) * p.group, 1, std::max<int64_t>(p.h_q * p.b, 1)));
-  to.scale = p.scale;
-  to.scale_log2 = p.scale * 1.4426950408889634f;
-  to.softcap = p.softcap;
+ForwardParams shape_sm90_params(const Problem& p, const DeviceInfo& device, const Sm90Choice& choice) {
+  const Sm90ForwardConfig& c = choice.config;
+  ForwardParams to = shape_params(p, choice.packs);
+  const int64_t rows = p.max_s_q * (choice.packs ? p.group : 1), tiles_q = (rows + c.tile_q() - 1) / c.tile_q();
+  to.tiles_q = make_divisor(static_cast<unsigned>(std::max<int64_t>(1, tiles_q)));
+  to.splits = make_divisor(static_cast<unsigned>(choice.splits));
+  to.split_keys = split_keys_of(p, c.tile_k);
+  to.items = static_cast<int>(count_tiles(p, choice.packs, c.tile_q()) * choice.splits);
+  // Heads of a section are swept together, the longest tiles first: enough of them that the last section ends with all
+  // multiprocessors at work, few enough that short keys stay in cache, in sections of one size. Without a mask a head's tiles
+  // follow each other, as do heads of one key head.
+  const int64_t heads = std::max(to.heads, 1), shared = to.slot_group.value;
+  int64_t wanted = shared;
+  if (c.mask != KeyMask::none) {
+    const int64_t key_bytes = std::max<int64_t>(p.max_s_k * (p.d + p.d_v) * 2, 1);
+    const int64_t busy = 4 * device.multiprocessors / std::max<int64_t>(1, tiles_q), cached = device.l2_bytes / 4 / key_bytes;
+    wanted = std::max(kLeastSection, std::min(busy, cached));
+  }
+  const int64_t sections = std::max<int64_t>(1, heads / std::max<int64_t>(wanted, 1));
+  const int64_t section = (heads + sections - 1) / sections;
+  to.section = static_cast<int>(std::clamp<int64_t>((section + shared - 1) / shared * shared, 1, heads));
+  const int64_t in_tile = std::min<int64_t>(c.tile_q(), rows);
+  to.combine_groups = static_cast<int>(std::max<int64_t>(1, (in_tile + CombineConfig::kWarps - 1) / CombineConfig::kWarps));
   return to;
+}
+
+Sm90Extras sm90_extras(const Sm90Choice& choice) {
+  Sm90Extras extras;
+  if (!choice.config.gathers_q) extras.batch_rows_q = static_cast<int>(batch_rows(choice.maps.q));
+  if (!choice.config.gathers_k) extras.batch_rows_k = static_cast<int>(batch_rows(choice.maps.k));
+  extras.box_rows = choice.box_rows;
+  return extras;
 }
 
 }  // namespace flash_attn::cuda

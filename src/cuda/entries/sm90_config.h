@@ -1,5 +1,5 @@
 // The choices of the Hopper forward kernel, as functions of the problem and the device alone: what it serves, its configuration,
-// and how tensors lie in its maps.
+// how a run is cut into items, and how tensors lie in its maps.
 #pragma once
 
 #include "core/problem.h"
@@ -8,19 +8,29 @@
 #include "cuda/kernels/sm90_configs.h"
 #include "cuda/tensormap.h"
 
+#include <string>
+
 namespace flash_attn::cuda {
-
-// ok if the kernel serves the problem on the device, else the reason.
-Status supports_sm90(const Problem& problem, const DeviceInfo& device);
-
-Sm90ForwardConfig configure_sm90(const Problem& problem);
 
 struct Sm90Maps {
   MapShape q, k, v, o;
 };
-Sm90Maps map_shapes(const Problem& problem, const Sm90ForwardConfig& config);
+
+struct Sm90Choice {
+  Sm90ForwardConfig config;
+  bool packs = false;  // the query heads of a key head are stacked
+  int splits = 1;
+  int box_rows = 0;  // of a paged cache's boxes
+  Sm90Maps maps;
+  // Why threads and not maps move the tensors; empty if maps do.
+  std::string gathers_q, gathers_k;
+};
+
+// ok if the kernel serves the problem on the device, else the reason.
+Status choose_sm90(const Problem& problem, const DeviceInfo& device, Sm90Choice* choice);
 
 // Everything but pointers.
-Sm90ForwardParams shape_sm90_params(const Problem& problem, const DeviceInfo& device, const Sm90ForwardConfig& config);
+ForwardParams shape_sm90_params(const Problem& problem, const DeviceInfo& device, const Sm90Choice& choice);
+Sm90Extras sm90_extras(const Sm90Choice& choice);
 
 }  // namespace flash_attn::cuda

@@ -1,7 +1,10 @@
 // Host half of the Hopper forward kernel (kernels/sm90_fwd.cuh): the plan that encodes its maps and launches it.
 #include "core/backend.h"
 #include "cuda/driver.h"
+#include "cuda/entries/combine.h"
 #include "cuda/entries/entry.h"
+#include "cuda/entries/forward_params.h"
+#include "cuda/entries/sm80_config.h"
 #include "cuda/entries/sm90_config.h"
 #include "cuda/jit/source.h"
 #include "cuda/jit/wgmma_text.h"
@@ -9,6 +12,7 @@
 
 #include <algorithm>
 #include <new>
+#include <utility>
 
 namespace flash_attn::cuda {
 namespace {
@@ -30,38 +34,54 @@ const KernelForm kForwardForm = {"sm90_fwd",
 
 constexpr size_t kCounterBytes = 2 * sizeof(unsigned);
 
+CombineConfig combine_config(const Sm90ForwardConfig& config) {
+  CombineConfig combine;
+  combine.o_dtype = config.o_dtype;
+  combine.d_v = config.row_d_v;
+  combine.tile_q = config.tile_q();
+  combine.has_lengths = config.has_lengths;
+  return combine;
+}
+
 class Sm90Plan final : public Plan {
  public:
-  Sm90Plan(const Problem& problem, const DeviceInfo& device, const Sm90ForwardConfig& config)
+  Sm90Plan(const Problem& problem, const DeviceInfo& device, Sm90Choice choice)
       : problem_(problem),
-        config_(config),
-        maps_(map_shapes(problem, config)),
-        params_(shape_sm90_params(problem, device, config)),
-        blocks_(std::min(params_.tiles,
-                         problem.sm_limit > 0 ? std::min(problem.sm_limit, device.multiprocessors) : device.multiprocessors)),
-        kernel_(find_kernel(config, device), config_name(kForwardForm, config), device, Sm90Layout(config).total),
+        choice_(std::move(choice)),
+        combine_config_(combine_config(choice_.config)),
+        params_(shape_sm90_params(problem, device, choice_)),
+        multiprocessors_(problem.sm_limit > 0 ? std::min(problem.sm_limit, device.multiprocessors) : device.multiprocessors),
+        kernel_(planned_kernel(kForwardForm, choice_.config, device, Sm90Layout(choice_.config).total)),
+        combine_(planned_kernel(kCombineForm, combine_config_, device, 0)),
         name_("cuda/sm90_fwd/" + arch_name(device.compute_capability)) {}
 
   const char* kernel() const override { return name_.c_str(); }
 
   WorkspaceSize workspace() const override {
     WorkspaceSize size;
-    if (config_.is_dynamic) size.state_bytes = kCounterBytes;
+    if (config().is_dynamic) size.state_bytes = kCounterBytes;
+    if (config().has_splits) size.scratch_bytes = static_cast<size_t>(params_.items) * partial_bytes(problem_, config().tile_q());
     return size;
   }
 
   std::string text() const override {
-    return format_text(
-        "tiles of %d rows by %d keys, %d consumer warp groups, %d stages, %d bytes of shared memory, %d tiles on %d blocks\n"
-        "config: %s",
-        config_.tile_q(), config_.tile_k, config_.groups, config_.stages, Sm90Layout(config_).total, params_.tiles, blocks_,
-        kernel_.name().c_str());
+    std::string text = format_text(
+        "tiles of %d rows by %d keys, %d consumer warp groups, %d stages, %d bytes of shared memory, %d items on %d blocks, %u "
+        "splits\n",
+        config().tile_q(), config().tile_k, config().groups, config().stages, Sm90Layout(config()).total, params_.items, blocks(),
+        params_.splits.value);
+    if (config().gathers_q) text += "threads read q and write o, not tensor maps: " + choice_.gathers_q + "\n";
+    if (config().gathers_k) text += "threads read k and v, not tensor maps: " + choice_.gathers_k + "\n";
+    return text + "config: " + kernel_.name();
   }
 
-  Status prepare(void* context) const override { return kernel_.prepare(static_cast<CUcontext>(context)); }
+  Status prepare(void* context) const override {
+    FA_TRY(kernel_.prepare(static_cast<CUcontext>(context)));
+    return config().has_splits ? combine_.prepare(static_cast<CUcontext>(context)) : Status();
+  }
 
   Status init_state(void* state, size_t, void* stream) const override {
-    if (!config_.is_dynamic) return {};
+    if (!config().is_dynamic) return {};
     const Driver* driver = nullptr;
     FA_TRY(get_driver(&driver));
     const CUresult result =
@@ -70,69 +90,80 @@ class Sm90Plan final : public Plan {
   }
 
   Status run(const fa_attention_args& args, const fa_workspace& workspace, void* stream, uint32_t run_flags) const override {
-    if (params_.tiles == 0) return {};
+    if (params_.items == 0) return {};
     Sm90ForwardArguments arguments;
     arguments.params = params_;
-    bind(args, workspace, &arguments.params);
-    FA_TRY(encode_map(maps_.q, args.q, &arguments.q));
-    FA_TRY(encode_map(maps_.k, args.k ? args.k : args.q, &arguments.k));  // without keys, nothing is read
-    FA_TRY(encode_map(maps_.v, args.v ? args.v : args.q, &arguments.v));
-    FA_TRY(encode_map(maps_.o, args.o, &arguments.o));
-    return kernel_.launch(static_cast<CUstream>(stream), run_flags,
-                          {static_cast<unsigned>(blocks_), static_cast<unsigned>(config_.threads()),
-                           static_cast<unsigned>(Sm90Layout(config_).total)},
-                          &arguments);
+    arguments.extras = sm90_extras(choice_);
+    bind_pointers(problem_, args, &arguments.params);
+    arguments.params.partials = static_cast<float*>(workspace.scratch);
+    arguments.extras.counter = static_cast<unsigned*>(workspace.state);
+    FA_TRY(encode_maps(args, &arguments));
+    FA_TRY(kernel_.launch(static_cast<CUstream>(stream), run_flags,
+                          {static_cast<unsigned>(blocks()), static_cast<unsigned>(config().threads()),
+                           static_cast<unsigned>(Sm90Layout(config()).total)},
+                          &arguments));
+    if (!config().has_splits) return {};
+    const int64_t groups = int64_t{params_.items} / params_.splits.value * params_.combine_groups;
+    const int64_t combining = problem_.sm_limit > 0 ? std::min<int64_t>(groups, problem_.sm_limit) : groups;
+    return combine_.launch(static_cast<CUstream>(stream), run_flags,
+                           {static_cast<unsigned>(combining), static_cast<unsigned>(combine_config_.threads()), 0},
+                           &arguments.params);
   }
 
  private:
-  static PlannedKernel::Find find_kernel(const Sm90ForwardConfig& config, const DeviceInfo& device) {
-    return [config, capability = device.compute_capability](LoadPolicy policy, const LoadedKernel** kernel) {
-      return get_kernel(kForwardForm, config, capability, policy, kernel);
-    };
-  }
+  const Sm90ForwardConfig& config() const { return choice_.config; }
+  int blocks() const { return std::min(params_.items, multiprocessors_); }
 
-  static void bind(const fa_attention_args& args, const fa_workspace& workspace, Sm90ForwardParams* to) {
-    to->lse = args.lse;
-    to->counter = static_cast<unsigned*>(workspace.state);
-    to->sink = args.sink;
-    to->alibi = args.alibi;
-    to->cu_seqlens_q = args.cu_seqlens_q;
-    to->cu_seqlens_k = args.cu_seqlens_k;
-    to->seqused_q = args.seqused_q;
-    to->seqused_k = args.seqused_k;
-    to->leftpad_k = args.leftpad_k;
-    to->cache_batch_idx = args.cache_batch_idx;
-    to->mask_kinds = args.mask_kinds;
-    to->diagonal_offsets = args.diagonal_offsets;
+  Status encode_maps(const fa_attention_args& args, Sm90ForwardArguments* to) const {
+    if (!config().gathers_q) {
+      FA_TRY(encode_map(choice_.maps.q, args.q, &to->q));
+      FA_TRY(encode_map(choice_.maps.o, args.o, &to->o));
+    }
+    if (!config().gathers_k) {
+      FA_TRY(encode_map(choice_.maps.k, args.k ? args.k : args.q, &to->k));  // without keys, nothing is read
+      FA_TRY(encode_map(choice_.maps.v, args.v ? args.v : args.q, &to->v));
+    }
+    return {};
   }
 
   Problem problem_;
-  Sm90ForwardConfig config_;
-  Sm90Maps maps_;
-  Sm90ForwardParams params_;
-  int blocks_;
-  PlannedKernel kernel_;
+  Sm90Choice choice_;
+  CombineConfig combine_config_;
+  ForwardParams params_;
+  int multiprocessors_;
+  PlannedKernel kernel_, combine_;
   std::string name_;
 };
 
+Status supports(const Problem& problem, const DeviceInfo& device) {
+  Sm90Choice choice;
+  return choose_sm90(problem, device, &choice);
+}
+
 Status make_plan(const Problem& problem, const DeviceInfo& device, Plan** plan) {
-  *plan = new (std::nothrow) Sm90Plan(problem, device, configure_sm90(problem));
+  Sm90Choice choice;
+  FA_TRY(choose_sm90(problem, device, &choice));
+  *plan = new (std::nothrow) Sm90Plan(problem, device, std::move(choice));
   return *plan ? Status() : Status(FA_STATUS_OUT_OF_MEMORY, "no memory for a plan");
 }
 
-WorkspaceSize bound_workspace(const Problem&, const DeviceInfo&) {
-  WorkspaceSize size;
+WorkspaceSize bound_workspace(const Problem& maxima, const DeviceInfo& device) {
+  WorkspaceSize size = bound_sm80_workspace(maxima, device);  // its tiles are no shorter and its splits no fewer
   size.state_bytes = kCounterBytes;
   return size;
 }
 
 Status list_kernels(const Problem& problem, const DeviceInfo& device, std::vector<KernelRequest>* requests) {
-  requests->push_back(kernel_request(kForwardForm, configure_sm90(problem), device.compute_capability));
+  Sm90Choice choice;
+  FA_TRY(choose_sm90(problem, device, &choice));
+  requests->push_back(kernel_request(kForwardForm, choice.config, device.compute_capability));
+  if (choice.config.has_splits)
+    requests->push_back(kernel_request(kCombineForm, combine_config(choice.config), device.compute_capability));
   return {};
 }
 
 }  // namespace
 
-extern const KernelEntry kSm90ForwardEntry = {"sm90_fwd", supports_sm90, make_plan, bound_workspace, list_kernels};
+extern const KernelEntry kSm90ForwardEntry = {"sm90_fwd", supports, make_plan, bound_workspace, list_kernels};
 
 }  // namespace flash_attn::cuda

@@ -1,7 +1,9 @@
-// The Hopper forward kernel's configuration and parameters: what host and device must agree on. A configuration holds what the
-// machine code depends on; everything else is a parameter.
+// The Hopper forward kernel's configuration, shared-memory layout and arguments: what host and device must agree on. A
+// configuration holds what the machine code depends on; everything else is a parameter.
 #pragma once
 
+#include "cuda/kernels/configs.h"
+#include "cuda/kernels/params.h"
 #include "math/types.h"
 
 namespace flash_attn::cuda {
@@ -11,27 +13,37 @@ struct alignas(64) TensorMap {
   unsigned long long words[16];
 };
 
-enum class Sm90Mask : int {
-  none,      // only the request's end
-  right,     // hidden from some key on: causal, diagonal offsets, right windows
-  interval,  // hidden before some key too: left windows, chunks
-};
+using Sm90Mask = KeyMask;
 
 struct Sm90ForwardConfig {
-  DType dtype = DType::bf16;  // q, k, v, o
-  int d = 128;                // columns of the first product: d rounded up to 16
-  int d_v = 128;              // columns of the second: d_v rounded up to 16
-  int groups = 2;             // consumer warp groups, 64 query rows each
-  int tile_k = 128;           // keys per step
-  int stages = 2;             // K and V tiles in flight
-  Sm90Mask mask = Sm90Mask::none;
+  DType dtype = DType::bf16;    // q, k, v
+  DType o_dtype = DType::bf16;  // o
+  int d = 128;                  // columns of the first product: head dim rounded up to 16
+  int d_v = 128;                // columns of the second, likewise
+  int row_d = 128;              // head dims as they are in memory, where threads read or write rows; else as above
+  int row_d_v = 128;
+  int groups = 2;    // consumer warp groups, 64 query rows each
+  int tile_k = 128;  // keys per step
+  int stages = 2;    // K and V tiles in flight
+  KeyMask mask = KeyMask::none;
+  bool is_scaled = false;  // scores are scaled before the softmax: scales that are not positive
   bool has_softcap = false;
   bool has_alibi = false;
+  DType bias_dtype = DType::none;
+  bool has_bool_mask = false;
+  bool has_tree = false;
+  bool has_dropout = false;
   bool has_lengths = false;      // per-request lengths or offsets are read on the device
-  bool is_dynamic = false;       // tiles drawn from a counter instead of dealt out
+  bool has_splits = false;       // writes partial results of key ranges
+  bool is_paged = false;         // key tiles are put together from boxes of rows, each within a page
+  bool gathers_q = false;        // threads read q and write o: stacked heads, splits, and what maps cannot describe
+  bool gathers_k = false;        // threads read k and v
+  int access = 16;               // bytes that gathered rows are multiples of: 16, 8, 4 or 2
+  bool o_pairs = true;           // gathered rows of o start at multiples of two elements
+  bool is_dynamic = false;       // items drawn from a counter instead of dealt out, forth and back by turns
   bool takes_turns = false;      // warp groups issue their products one after the other
   bool shares_q_buffer = false;  // o is staged where q was
-  bool overlaps_tiles = true;    // the next tile's first scores run behind this tile's epilogue; takes a second q buffer
+  bool overlaps_tiles = true;    // the next item's first scores run behind this item's epilogue; takes a second q buffer
   int lazy_log2 = 8;             // O is rescaled when a maximum has grown by more than 2^lazy_log2
   int consumer_registers = 232;
   int producer_registers = 40;
@@ -39,15 +51,29 @@ struct Sm90ForwardConfig {
   template <class Visitor>
   constexpr void fields(Visitor&& visit) const {
     visit("dtype", dtype);
+    visit("o_dtype", o_dtype);
     visit("d", d);
     visit("d_v", d_v);
+    visit("row_d", row_d);
+    visit("row_d_v", row_d_v);
     visit("groups", groups);
     visit("tile_k", tile_k);
     visit("stages", stages);
     visit("mask", mask);
+    visit("is_scaled", is_scaled);
     visit("has_softcap", has_softcap);
     visit("has_alibi", has_alibi);
+    visit("bias_dtype", bias_dtype);
+    visit("has_bool_mask", has_bool_mask);
+    visit("has_tree", has_tree);
+    visit("has_dropout", has_dropout);
     visit("has_lengths", has_lengths);
+    visit("has_splits", has_splits);
+    visit("is_paged", is_paged);
+    visit("gathers_q", gathers_q);
+    visit("gathers_k", gathers_k);
+    visit("access", access);
+    visit("o_pairs", o_pairs);
     visit("is_dynamic", is_dynamic);
     visit("takes_turns", takes_turns);
     visit("shares_q_buffer", shares_q_buffer);
@@ -57,15 +83,22 @@ struct Sm90ForwardConfig {
     visit("producer_registers", producer_registers);
   }
 
+  constexpr bool operator==(const Sm90ForwardConfig&) const = default;
+
   static constexpr int kSlab = 64;  // columns of a shared-memory slab: 128 bytes, one swizzle period
+  static constexpr int kMostGroups = 3;
   constexpr int tile_q() const { return 64 * groups; }
   constexpr int threads() const { return (groups + 1) * 128; }
   constexpr int slabs() const { return (d + kSlab - 1) / kSlab; }
   constexpr int slabs_v() const { return (d_v + kSlab - 1) / kSlab; }
+  // Threads of warp group 0 that load: one issues whole tiles, a warp the boxes of pages, all of them rows.
+  constexpr int loaders() const { return gathers_q || gathers_k ? 128 : (is_paged ? 32 : 1); }
 };
 
 // Shared memory, in bytes from its 1024-byte aligned start. Tiles are slabs of 64 columns: [slab][row][64].
 struct Sm90Layout {
+  static constexpr int kItemBytes = 64;
+
   int q_group, q_all, k_tile, v_tile, o_group;
   int q, k, v, o;
   int q_full, q_empty, k_full, k_empty, v_full, v_empty, item_full, item_empty, items;
@@ -81,7 +114,7 @@ struct Sm90Layout {
         k((c.overlaps_tiles ? 2 : 1) * q_all),
         v(k + k_tile * c.stages),
         o(v + v_tile * c.stages),
-        q_full(o + (c.shares_q_buffer ? 0 : o_group * c.groups)),
+        q_full(o + (c.shares_q_buffer || c.gathers_q ? 0 : o_group * c.groups)),
         q_empty(q_full + 16 * c.groups),
         k_full(q_empty + 16 * c.groups),
         k_empty(k_full + 8 * c.stages),
@@ -90,42 +123,21 @@ struct Sm90Layout {
         item_full(v_empty + 8 * c.stages),
         item_empty(item_full + 16),
         items((item_empty + 16 + 15) / 16 * 16),
-        total(items + 2 * 32) {}
+        total(items + 2 * kItemBytes) {}
 };
 
-struct Sm90ForwardParams {
-  float* lse = nullptr;               // [b, h_q, s_q] by the axes below; nullable
-  Axes lse_axes;                      // elements
-  unsigned* counter = nullptr;        // [0] next tile, [1] finished blocks; zero before and after (is_dynamic)
-  const float* sink = nullptr;        // [h_q]; nullable
-  const float* alibi = nullptr;       // [b|1, h_q] (has_alibi)
-  const int* cu_seqlens_q = nullptr;  // (has_lengths) each nullable, clamped to the extents below
-  const int* cu_seqlens_k = nullptr;
-  const int* seqused_q = nullptr;
-  const int* seqused_k = nullptr;
-  const int* leftpad_k = nullptr;
-  const int* cache_batch_idx = nullptr;
-  const int* mask_kinds = nullptr;
-  const int* diagonal_offsets = nullptr;
-  long long alibi_batch_stride = 0;
-  long long window_left = -1, window_right = -1, chunk = 0, diagonal_offset = 0;
-  int diagonal = 0;  // fa_diagonal
-  int is_causal = 0;
-  int b = 0, h_q = 0, h_k = 0;
-  int rows_q = 0, rows_k = 0;              // rows that q and k hold: of a request when dense, of all when packed
-  int max_s_q = 0, max_s_k = 0;            // longest request
-  int batch_rows_q = 0, batch_rows_k = 0;  // rows from one batch to the next (has_lengths)
-  int k_batch = 0;
-  int tiles_q = 0;  // query tiles of the longest request
-  int tiles = 0;    // tiles_q * h_q * b
-  int section = 1;  // heads swept together, so that their keys stay in L2
-  float scale = 1, scale_log2 = 1, softcap = 0;
+// What the Hopper kernel needs beside the parameters that the forward kernels share.
+struct Sm90Extras {
+  unsigned* counter = nullptr;             // [0] next item, [1] finished blocks; zero before and after (is_dynamic)
+  int batch_rows_q = 0, batch_rows_k = 0;  // rows from one batch, or page, to the next (maps with lengths)
+  int box_rows = 0;                        // rows of a box of k and v (is_paged); divides the page and the key tile
 };
 
 // The kernel's one argument.
 struct Sm90ForwardArguments {
   TensorMap q, k, v, o;
-  Sm90ForwardParams params;
+  ForwardParams params;
+  Sm90Extras extras;
 };
 
 }  // namespace flash_attn::cuda

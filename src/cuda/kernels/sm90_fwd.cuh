@@ -1,143 +1,29 @@
-// Attention forward on Hopper (sm_90a): tensor maps bring tiles in and out, wgmma multiplies, warp groups specialise.
+// Attention forward on Hopper (sm_90a): wgmma multiplies, warp groups specialise, tensor maps (or, where they cannot, threads)
+// bring tiles in and out.
 //
-//   warp group 0, one thread    draws tiles, publishes them, loads Q, K, V
+//   warp group 0                draws items, publishes them, loads Q, K, V (sm90_load.cuh)
 //   warp groups 1..groups       64 query rows each: S = Q K^T, softmax in registers, O += P V with P from registers
 //
-// Barriers (all mbarriers; counts in brackets): q_full[2][groups] tx, q_empty[2][groups] 1; k_full, v_full[stages] tx, k_empty,
-// v_empty [stages] one arrival a group; item_full[2] 1, item_empty[2] one arrival a consumer warp. Named barriers: 1 + g turns, 8 +
-// g one group. A group's first product of the next tile starts behind the last product of this one, so the epilogue runs beneath
-// it.
+// Barriers (all mbarriers; counts in brackets): q_full[2][groups], k_full, v_full[stages] tx, or all loaders where threads copy;
+// q_empty[2][groups] 1; k_empty, v_empty[stages] one arrival a group; item_full[2] 1, item_empty[2] one arrival a consumer warp.
+// Named barriers: 1 + g turns, 8 + g one group, 15 the loaders. A group's first product of the next item starts behind the last
+// product of this one, so the epilogue runs beneath it.
 #pragma once
 
-#include "ptx/mbarrier.cuh"
-#include "ptx/special.cuh"
-#include "ptx/tma.cuh"
-#include "ptx/warpgroup.cuh"
-#include "sm90_configs.h"
-#include "sm90_softmax.cuh"
-#include "sm90_request.cuh"
+#include "cuda/kernels/ptx/mbarrier.cuh"
+#include "cuda/kernels/ptx/special.cuh"
+#include "cuda/kernels/ptx/tma.cuh"
+#include "cuda/kernels/ptx/warpgroup.cuh"
+#include "cuda/kernels/sm90_configs.h"
+#include "cuda/kernels/sm90_items.cuh"
+#include "cuda/kernels/sm90_load.cuh"
+#include "cuda/kernels/sm90_softmax.cuh"
+#include "cuda/kernels/tile/write.cuh"
 
 namespace flash_attn::cuda {
 
 template <int kColumns>
 struct Wgmma;  // m64 n kColumns k16 products, generated with the kernel
-
-// The q buffer of the count-th tile of a block, and the phase of its barriers.
-template <class Config>
-__device__ __forceinline__ int q_slot(int count) {
-  return Config::value.overlaps_tiles ? count & 1 : 0;
-}
-template <class Config>
-__device__ __forceinline__ int q_phase(int count) {
-  return Config::value.overlaps_tiles ? (count >> 1) & 1 : count & 1;
-}
-
-// A tile of query rows of one head, and the key blocks [first, last) it meets. m < 0: no more.
-struct Sm90Item {
-  int m, first, last, s_k;      // first 16 bytes of its slot in shared memory
-  int head, batch, s_q, q_row;  // the other 16
-};
-
-template <class Config>
-__device__ __forceinline__ Sm90Item find_item(const Sm90ForwardParams& p, int tile, Sm90Request* request) {
-  constexpr Sm90ForwardConfig c = Config::value;
-  const int per_section = p.section * p.tiles_q;
-  const int s = tile / per_section, rest = tile - s * per_section;
-  const int first_head = s * p.section;
-  const int heads = min(p.section, p.b * p.h_q - first_head);
-  int m = rest / heads;
-  const int head = first_head + (rest - m * heads);
-  if (c.mask != Sm90Mask::none) m = p.tiles_q - 1 - m;  // the longest first
-  Sm90Item item;
-  item.batch = head / p.h_q;
-  item.head = head - item.batch * p.h_q;
-  item.m = m;
-  *request = read_request<Config>(p, item.batch);
-  item.s_q = request->s_q;
-  item.s_k = request->s_k;
-  item.q_row = request->q_row;
-  item.first = 0;
-  int end = item.s_k;
-  if constexpr (c.mask != Sm90Mask::none) {
-    const MaskRule rule = read_rule<Config>(p, item.batch, item.s_q, item.s_k);
-    end = static_cast<int>(key_interval(rule, min((m + 1) * c.tile_q(), max(item.s_q, 1)) - 1).hi);
-    if constexpr (c.mask == Sm90Mask::interval) item.first = static_cast<int>(key_interval(rule, m * c.tile_q()).lo) / c.tile_k;
-  }
-  item.last = (end + c.tile_k - 1) / c.tile_k;
-  // No visible key: one block, all of it masked, keeps the pipeline free of special cases.
-  if (item.last <= item.first) item.first = max(item.last - 1, 0), item.last = item.first + 1;
-  return item;
-}
-
-// ---- Producer ----
-
-template <class Config>
-__device__ __forceinline__ void produce(const TensorMap* map_q, const TensorMap* map_k, const TensorMap* map_v,
-                                        const Sm90ForwardParams& p, unsigned smem) {
-  constexpr Sm90ForwardConfig c = Config::value;
-  constexpr Sm90Layout at(c);
-  const int group_size = p.h_q / p.h_k;
-  int k_stage = 0, k_phase = 0, v_stage = 0, v_phase = 0, count = 0;
-
-  const auto load_tile = [&](const TensorMap* map, int base, int bytes, int slabs, int full, int empty, int& stage, int& phase,
-                             MapPoint from) __attribute__((always_inline)) {
-    barrier_wait(smem + empty + 8 * stage, phase ^ 1);
-    barrier_arrive_expect(smem + full + 8 * stage, bytes);
-    for (int slab = 0; slab < slabs; ++slab) {
-      from.column = slab * Sm90ForwardConfig::kSlab;
-      tma_load(smem + base + stage * bytes + slab * c.tile_k * 128, map, smem + full + 8 * stage, from, kEvictLast);
-    }
-    if (++stage == c.stages) stage = 0, phase ^= 1;
-  };
-
-  int tile = blockIdx.x;
-  while (true) {
-    Sm90Item item{-1, 0, 0, 0, 0, 0, 0, 0};
-    Sm90Request request{};
-    while (tile < p.tiles) {
-      item = find_item<Config>(p, tile, &request);
-      if (!c.has_lengths || item.m * c.tile_q() < item.s_q) break;
-      item.m = -1;  // past this request's rows
-      tile = c.is_dynamic ? atomicAdd(p.counter, 1u) + gridDim.x : tile + gridDim.x;
-    }
-    const int slot = count & 1;
-    barrier_wait(smem + at.item_empty + 8 * slot, ((count >> 1) & 1) ^ 1);
-    store_shared4(smem + at.items + 32 * slot, item.m, item.first, item.last, item.s_k);
-    store_shared4(smem + at.items + 32 * slot + 16, item.head, item.batch, item.s_q, item.q_row);
-    barrier_arrive(smem + at.item_full + 8 * slot);
-    if (item.m < 0) break;
-
-    const int head_k = item.head / group_size;
-    const MapPoint keys = first_row<Config>(request.k_row, item.s_k, head_k, request.k_batch, p.batch_rows_k);
-    const auto block = [&](int i) { return MapPoint{0, keys.row + i * c.tile_k, keys.outer0, keys.outer1, keys.outer2}; };
-    load_tile(map_k, at.k, at.k_tile, c.slabs(), at.k_full, at.k_empty, k_stage, k_phase, block(item.last - 1));
-    for (int g = 0; g < c.groups; ++g) {
-      const int buffer = q_slot<Config>(count), bar = 8 * (buffer * c.groups + g);
-      barrier_wait(smem + at.q_empty + bar, q_phase<Config>(count) ^ 1);
-      barrier_arrive_expect(smem + at.q_full + bar, at.q_group);
-      MapPoint rows = first_row<Config>(item.q_row, item.s_q, item.head, p.cu_seqlens_q ? 0 : item.batch, p.batch_rows_q);
-      rows.row += item.m * c.tile_q() + g * 64;
-      for (int slab = 0; slab < c.slabs(); ++slab) {
-        rows.column = slab * Sm90ForwardConfig::kSlab;
-        tma_load(smem + at.q + buffer * at.q_all + g * at.q_group + slab * 64 * 128, map_q, smem + at.q_full + bar, rows,
-                 kEvictFirst);
-      }
-    }
-    ++count;
-    // Draw the next tile while this one's loads are in flight.
-    tile = c.is_dynamic ? atomicAdd(p.counter, 1u) + gridDim.x : tile + gridDim.x;
-#pragma unroll 1
-    for (int i = item.last - 1; i > item.first; --i) {
-      load_tile(map_k, at.k, at.k_tile, c.slabs(), at.k_full, at.k_empty, k_stage, k_phase, block(i - 1));
-      load_tile(map_v, at.v, at.v_tile, c.slabs_v(), at.v_full, at.v_empty, v_stage, v_phase, block(i));
-    }
-    load_tile(map_v, at.v, at.v_tile, c.slabs_v(), at.v_full, at.v_empty, v_stage, v_phase, block(item.first));
-  }
-  // The last block to finish leaves the counters zero for the next launch.
-  if (c.is_dynamic && atomicAdd(p.counter + 1, 1u) == gridDim.x - 1) p.counter[0] = 0, p.counter[1] = 0;
-}
-
-// ---- Consumers ----
 
 template <class Config>
 struct Sm90Consumer {
@@ -145,20 +31,24 @@ struct Sm90Consumer {
   static constexpr Sm90Layout at{c};
   // 128-byte swizzle; 1024 bytes between groups of 8 rows.
   static constexpr unsigned kDescriptorHigh = (1u << 30) | (1024 >> 4);
-  static constexpr bool kShapes = c.has_softcap || c.has_alibi;
+  // What hides keys beside their limits, so that a row may see nothing of any block.
+  static constexpr bool kHides = c.has_bool_mask || c.has_tree || c.bias_dtype != DType::none;
+  static constexpr bool kShapes = c.is_scaled || c.has_softcap || c.bias_dtype != DType::none || c.has_bool_mask;
+  static constexpr bool kOpensScores = c.has_alibi || kHides;
 
-  const Sm90ForwardParams& p;
-  const TensorMap* map_o;
+  const Sm90ForwardArguments& a;
+  const ForwardParams& p;
   unsigned smem;
   int group, lane, warp, row_in_group;
   bool leader;
   unsigned q_low, k_low, v_low;
   int k_stage = 0, k_phase = 0, v_stage = 0, v_phase = 0;
+  DropoutKey dropout;
   float O[c.d_v / 2], S[c.tile_k / 2];
   unsigned P[c.tile_k / 4];
 
-  __device__ __forceinline__ Sm90Consumer(const Sm90ForwardParams& params, const TensorMap* o, unsigned shared, int g)
-      : p(params), map_o(o), smem(shared), group(g) {
+  __device__ __forceinline__ Sm90Consumer(const Sm90ForwardArguments& arguments, unsigned shared, int g)
+      : a(arguments), p(arguments.params), smem(shared), group(g) {
     lane = threadIdx.x & 31;
     warp = (threadIdx.x >> 5) & 3;
     row_in_group = warp * 16 + lane / 4;
@@ -169,7 +59,12 @@ struct Sm90Consumer {
     q_low = low(at.q + group * at.q_group, 0);
     k_low = low(at.k, 0);
     v_low = low(at.v, c.tile_k * 128);  // V is read column-major: the next 64 columns lie a slab further
+    if constexpr (c.has_dropout) dropout = dropout_key_of(p);
   }
+
+  __device__ __forceinline__ float factor() const { return score_unit<c>(p); }
+
+  // ---- Turns, products, stages ----
 
   __device__ __forceinline__ void begin_turn() {
     if (c.takes_turns) named_sync(1 + group, 256);
@@ -200,6 +95,8 @@ struct Sm90Consumer {
     wgmma_commit();
   }
 
+  __device__ __forceinline__ void wait_k() { barrier_wait(smem + at.k_full + 8 * k_stage, k_phase); }
+  __device__ __forceinline__ void wait_v() { barrier_wait(smem + at.v_full + 8 * v_stage, v_phase); }
   __device__ __forceinline__ void release_k() {
     if (leader) barrier_arrive(smem + at.k_empty + 8 * k_stage);
     if (++k_stage == c.stages) k_stage = 0, k_phase ^= 1;
@@ -208,7 +105,6 @@ struct Sm90Consumer {
     if (leader) barrier_arrive(smem + at.v_empty + 8 * v_stage);
     if (++v_stage == c.stages) v_stage = 0, v_phase ^= 1;
   }
-
   __device__ __forceinline__ void release_q(int count) {
     barrier_arrive(smem + at.q_empty + 8 * (q_slot<Config>(count) * c.groups + group));
   }
@@ -218,110 +114,233 @@ struct Sm90Consumer {
     for (int i = 0; i < c.tile_k / 4; ++i) P[i] = pack2<c.dtype>(S[2 * i], S[2 * i + 1]);
   }
 
-  // What the loop over blocks needs of a tile.
+  // ---- Items ----
+
+  // What the loop over blocks needs of an item.
   struct Span {
-    int m, first, last, s_k;
+    int tile, first, last, leading, end;
   };
+  __device__ __forceinline__ unsigned item_address(int count) const { return smem + at.items + at.kItemBytes * (count & 1); }
   __device__ __forceinline__ Span fetch_span(int count) {
     Span span;
     barrier_wait(smem + at.item_full + 8 * (count & 1), (count >> 1) & 1);
-    load_shared4(smem + at.items + 32 * (count & 1), span.m, span.first, span.last, span.s_k);
-    span.m = __shfl_sync(0xffffffffu, span.m, 0);
+    load_shared4(item_address(count), span.tile, span.first, span.last, span.leading);
+    span.tile = __shfl_sync(0xffffffffu, span.tile, 0);
     span.first = __shfl_sync(0xffffffffu, span.first, 0);
     span.last = __shfl_sync(0xffffffffu, span.last, 0);
+    span.leading = c.mask == KeyMask::interval ? __shfl_sync(0xffffffffu, span.leading, 0) : 0;
+    span.end = __shfl_sync(0xffffffffu, load_shared_int(item_address(count) + 16 + 4 * group), 0);
     return span;
   }
-
-  // The rest, read again where it is needed: registers are too dear to keep it over the loop.
-  __device__ __forceinline__ Sm90Item complete(const Span& span, int count) {
-    Sm90Item item{span.m, span.first, span.last, span.s_k, 0, 0, 0, 0};
-    load_shared4(smem + at.items + 32 * (count & 1) + 16, item.head, item.batch, item.s_q, item.q_row);
-    return item;
-  }
+  // All of it, read again where it is needed: registers are too dear to keep it over the loop.
+  __device__ __forceinline__ Sm90Item whole_item(int count) const { return read_item(item_address(count)); }
   __device__ __forceinline__ void release_item(int count) {
     __syncwarp();
     if (lane == 0) barrier_arrive(smem + at.item_empty + 8 * (count & 1));
   }
 
-  // The first scores of a tile. Without a tile the product still runs, over whatever lies there, so that the stream has no branch.
-  __device__ __forceinline__ void begin_item(int count, bool is_valid) {
-    if (is_valid) {
+  // The first scores of an item, past the blocks that this group sees nothing of. Without an item the product still runs, over
+  // whatever lies there, so that the stream has no branch.
+  __device__ __forceinline__ void begin_item(int count, const Span& span) {
+    if (span.tile >= 0) {
       barrier_wait(smem + at.q_full + 8 * (q_slot<Config>(count) * c.groups + group), q_phase<Config>(count));
-      barrier_wait(smem + at.k_full + 8 * k_stage, k_phase);
+      if (span.end > span.first) {
+#pragma unroll 1
+        for (int block = span.last; block > span.end; --block) {
+          wait_k();
+          release_k();
+        }
+        wait_k();
+      }
     }
     issue_scores(count);
   }
 
-  // Everything about the current tile's rows that blocks need.
+  // ---- Rows ----
+
+  // Everything about the group's rows that blocks need.
   struct Rows {
-    int lo[2], hi[2], diagonal[2];
-    float slope[2];
+    Limits limits[2];  // less the thread's first column
+    ScoreRow<c> score[2];
+    int last, tree_prefix;
     int clear_first, clear_last;  // blocks that need no mask for any row of the group
+    int left_last, right_first;   // blocks that lie left of every row's diagonal, and right of it (has_alibi)
   };
 
   __device__ __forceinline__ Rows open_rows(const Sm90Item& item) {
     Rows rows;
-    const int row0 = item.m * c.tile_q() + group * 64;
+    const Request request = request_of(p, item);
+    const int stacked = item.s_q * static_cast<int>(p.pack.value), row0 = item.tile * c.tile_q() + group * 64;
     const int first_column = 2 * (lane & 3);
-    rows.clear_first = item.first;
+#pragma unroll
+    for (int r = 0; r < 2; ++r) {
+      if (c.mask != KeyMask::none || kOpensScores) {
+        const RowPlace place = place_of(p, item.slot, min(row0 + row_in_group + 8 * r, max(stacked, 1) - 1));
+        rows.limits[r] = limits_of<c.mask>(request.rule, place.i);
+        if constexpr (kOpensScores) rows.score[r].open(p, request, place);
+      } else {
+        rows.limits[r] = {0, item.s_k, 0};
+      }
+      rows.limits[r].lo -= first_column;
+      rows.limits[r].hi -= first_column;
+      rows.limits[r].first -= first_column;
+    }
+    rows.left_last = rows.right_first = 0;
+    if constexpr (c.has_alibi) {
+      const int row = divide(min(row0, max(stacked, 1) - 1), p.pack), below = divide(min(row0 + 64, max(stacked, 1)) - 1, p.pack);
+      const int shift = rows.score[0].diagonal - place_of(p, item.slot, min(row0 + row_in_group, max(stacked, 1) - 1)).i;
+      rows.left_last = max(row + shift + 1, 0) / c.tile_k;
+      rows.right_first = (max(below + shift, 0) + c.tile_k - 1) / c.tile_k;
+    }
+    rows.last = item.s_k - 1;
+    rows.tree_prefix = static_cast<int>(request.tree_prefix);
+    rows.clear_first = 0;
     rows.clear_last = item.s_k / c.tile_k;
-#pragma unroll
-    for (int r = 0; r < 2; ++r) rows.lo[r] = 0, rows.hi[r] = item.s_k - first_column, rows.diagonal[r] = 0, rows.slope[r] = 0.f;
-    if constexpr (c.mask != Sm90Mask::none || c.has_alibi) {
-      const MaskRule rule = read_rule<Config>(p, item.batch, item.s_q, item.s_k);
-#pragma unroll
-      for (int r = 0; r < 2; ++r) {
-        const int row = row0 + row_in_group + 8 * r;
-        if constexpr (c.mask != Sm90Mask::none) {
-          const KeyInterval keys = key_interval(rule, row);
-          rows.lo[r] = static_cast<int>(keys.lo) - first_column;
-          rows.hi[r] = static_cast<int>(keys.hi) - first_column;
-        }
-        if constexpr (c.has_alibi) {
-          rows.slope[r] = p.alibi[item.batch * p.alibi_batch_stride + item.head] * 1.4426950408889634f;
-          rows.diagonal[r] = static_cast<int>(clamp_to(row + rule.delta, -(1LL << 30), 1LL << 30)) - first_column;
-        }
-      }
-      if constexpr (c.mask != Sm90Mask::none) {
-        // Limits grow with the row: the group's first row ends first, its last row begins last.
-        rows.clear_last = static_cast<int>(key_interval(rule, row0).hi) / c.tile_k;
-        if constexpr (c.mask == Sm90Mask::interval) {
-          const KeyInterval last = key_interval(rule, min(row0 + 63, max(item.s_q, 1) - 1));
-          rows.clear_first = (static_cast<int>(last.lo) + c.tile_k - 1) / c.tile_k;
-        }
-      }
+    if constexpr (c.mask != KeyMask::none) {
+      // Limits grow with the row: the group's first row ends first, its last row begins last.
+      const Reach reach = reach_of<c.mask>(p, request.rule, min(row0, max(stacked, 1) - 1), min(row0 + 64, max(stacked, 1)) - 1);
+      rows.clear_last = reach.first_row.hi / c.tile_k;
+      if constexpr (c.mask == KeyMask::interval) rows.clear_first = (reach.last_row.lo + c.tile_k - 1) / c.tile_k;
     }
     return rows;
   }
 
   template <bool kMasked>
-  __device__ __forceinline__ bool soften_block(const Rows& rows, RowState& state, int block) {
+  __device__ __forceinline__ bool soften_block(const Rows& rows, int count, RowState& state, int block) {
     const int column = block * c.tile_k;
     if constexpr (kShapes) {
-      const int diagonal[2] = {rows.diagonal[0] - column, rows.diagonal[1] - column};
-      shape_scores<Config, c.tile_k>(S, p.scale, p.softcap, rows.slope, diagonal);
+      if (rows.last >= 0) shape_scores<c>(S, p, rows.score, column + 2 * (lane & 3), rows.last);
     }
+    if constexpr (c.has_alibi) {
+      const int side = block < rows.left_last ? 1 : (block >= rows.right_first ? -1 : 0), first = column + 2 * (lane & 3);
+      const float unit = 1.f / factor();
+      const float slope[2] = {rows.score[0].slope * unit, rows.score[1].slope * unit};
+      const float distance[2] = {static_cast<float>(rows.score[0].diagonal - first),
+                                 static_cast<float>(rows.score[1].diagonal - first)};
+      add_distances<c.tile_k>(S, slope, distance, side);
+    }
+    if constexpr (c.has_tree) hide_branches<c>(S, rows.score, p.tree_words, column + 2 * (lane & 3), rows.tree_prefix);
     if constexpr (kMasked) {
-      const RowLimits limits{{rows.lo[0] - column, rows.lo[1] - column}, {rows.hi[0] - column, rows.hi[1] - column}};
-      hide_scores<c.tile_k, c.mask == Sm90Mask::interval>(S, limits);
+      RowLimits limits;
+#pragma unroll
+      for (int r = 0; r < 2; ++r) {
+        limits.lo[r] = rows.limits[r].lo - column;
+        limits.hi[r] = rows.limits[r].hi - column;
+        limits.first[r] = rows.limits[r].first - column;
+      }
+      hide_scores<c.tile_k, c.mask == KeyMask::interval>(S, limits);
     }
-    return soften<Config, kMasked, c.tile_k>(S, state, kShapes ? 1.f : p.scale_log2);
+    const bool rescales = soften < c, kMasked || kHides > (S, state, factor());
+    if constexpr (c.has_dropout) {
+      const Sm90Item item = whole_item(count);
+      drop_scores<c.tile_k>(S, dropout, p.dropout_threshold, item.request, item.slot,
+                            item.tile * c.tile_q() + group * 64 + row_in_group, column + 2 * (lane & 3));
+    }
+    return rescales;
   }
+
+  // ---- Results ----
+
+  // Normaliser of each row; writes the log-sum-exp.
+  __device__ __forceinline__ void finish_rows(const Sm90Item& item, RowState& state, float (&normaliser)[2]) {
+    const Request request = query_side(item);
+#pragma unroll
+    for (int r = 0; r < 2; ++r) {
+      state.sum[r] += __shfl_xor_sync(0xffffffffu, state.sum[r], 1);
+      state.sum[r] += __shfl_xor_sync(0xffffffffu, state.sum[r], 2);
+      if constexpr (c.has_splits) continue;
+      const int row = item.tile * c.tile_q() + group * 64 + row_in_group + 8 * r;
+      const RowPlace place = place_of_row(item, row);
+      const RowFinish finish = finish_row(p, place.head, state.top[r] * factor(), state.sum[r]);
+      normaliser[r] = finish.factor;
+      if (p.lse && (lane & 3) == 0 && row < item.s_q * static_cast<int>(p.pack.value))
+        p.lse[query_offset(p.lse_axes, request, place.i, place.head)] = finish.lse;
+    }
+  }
+  __device__ __forceinline__ Request query_side(const Sm90Item& item) const {
+    Request request;
+    request.index = item.request;
+    request.q_row = item.q_row;
+    return request;
+  }
+  // Only threads that read q stack heads.
+  __device__ __forceinline__ RowPlace place_of_row(const Sm90Item& item, int row) const {
+    return c.gathers_q ? place_of(p, item.slot, row) : RowPlace{row, item.slot};
+  }
+
+  __device__ __forceinline__ void stage_output(unsigned target, const float (&normaliser)[2]) {
+    const int row = warp * 16 + (lane & 15);
+#pragma unroll
+    for (int i = 0; i < c.d_v / 16; ++i) {
+      const unsigned chunk = (2 * (i % 4) + (lane >> 4)) ^ (row & 7);
+      unsigned x[4];
+#pragma unroll
+      for (int e = 0; e < 4; ++e) {
+        const float f = normaliser[e & 1];
+        x[e] = f == 0.f ? 0u : pack2<c.dtype>(O[8 * i + 2 * e] * f, O[8 * i + 2 * e + 1] * f);
+      }
+      store_matrix4(target + row * 128 + (i / 4) * (64 * 128) + chunk * 16, x[0], x[1], x[2], x[3]);
+    }
+  }
+
+  __device__ __forceinline__ void store_staged(const Sm90Item& item, unsigned source) {
+    MapPoint to = first_row < c.has_lengths ||
+                  c.is_paged > (item.q_row, item.s_q, item.slot, p.cu_seqlens_q ? 0 : item.request, a.extras.batch_rows_q);
+    to.row += item.tile * c.tile_q() + group * 64;
+    for (int slab = 0; slab < c.slabs_v(); ++slab) {
+      to.column = slab * Sm90ForwardConfig::kSlab;
+      tma_store(&a.o, source + slab * 64 * 128, to);
+    }
+    tma_store_commit();
+  }
+
+  // A row's columns as this thread holds them.
+  template <DType kType, bool kPairs>
+  __device__ __forceinline__ void write_row(char* line, int r, float by) {
+#pragma unroll
+    for (int j = 0; j < c.d_v / 8; ++j)
+      write_pair<kType, c.row_d_v, kPairs>(line, 8 * j + 2 * (lane & 3), by == 0.f ? 0.f : O[4 * j + 2 * r] * by,
+                                           by == 0.f ? 0.f : O[4 * j + 2 * r + 1] * by);
+  }
+
+  __device__ __forceinline__ void write_rows(const Sm90Item& item, const RowState& state, const float (&normaliser)[2]) {
+    const Request request = query_side(item);
+#pragma unroll
+    for (int r = 0; r < 2; ++r) {
+      const int in_tile = group * 64 + row_in_group + 8 * r, row = item.tile * c.tile_q() + in_tile;
+      if (row >= item.s_q * static_cast<int>(p.pack.value)) continue;
+      if constexpr (c.has_splits) {
+        float* const partial = p.partials + static_cast<long long>(item.number) * c.tile_q() * (c.row_d_v + 2);
+        write_row<DType::f32, c.row_d_v % 2 == 0>(reinterpret_cast<char*>(partial + static_cast<long long>(in_tile) * c.row_d_v), r,
+                                                  1.f);
+        if ((lane & 3) == 0) {
+          partial[static_cast<long long>(c.tile_q()) * c.row_d_v + in_tile] = state.top[r] * factor();
+          partial[static_cast<long long>(c.tile_q()) * (c.row_d_v + 1) + in_tile] = state.sum[r];
+        }
+      } else {
+        const RowPlace place = place_of_row(item, row);
+        constexpr int kBytes = c.o_dtype == DType::f32 ? 4 : 2;
+        write_row<c.o_dtype, c.o_pairs>(p.o + query_offset(p.o_axes, request, place.i, place.head) * kBytes, r, normaliser[r]);
+      }
+    }
+  }
+
+  // ---- The loop ----
 
   // Scores of `block` and values of the block above it are in flight while the softmax of `block` runs.
   template <bool kMasked>
   __device__ __forceinline__ void step(int count, const Rows& rows, RowState& state, int block, int& accumulates) {
-    barrier_wait(smem + at.k_full + 8 * k_stage, k_phase);
+    wait_k();
     begin_turn();
     issue_scores(count);
-    barrier_wait(smem + at.v_full + 8 * v_stage, v_phase);
+    wait_v();
     issue_values(accumulates);
     accumulates = 1;
     end_turn();
     wgmma_wait<1>();
     pin(S);
     release_k();
-    const bool rescales = soften_block<kMasked>(rows, state, block);
+    const bool rescales = soften_block<kMasked>(rows, count, state, block);
     wgmma_wait<0>();
     pin(O);
     pin(P);
@@ -333,133 +352,150 @@ struct Sm90Consumer {
     }
   }
 
-  // Normaliser of each row; writes the log-sum-exp.
-  __device__ __forceinline__ void finish_rows(const Sm90Item& item, RowState& state, float (&factor)[2]) {
-#pragma unroll
-    for (int r = 0; r < 2; ++r) {
-      float sum = state.sum[r];
-      sum += __shfl_xor_sync(0xffffffffu, sum, 1);
-      sum += __shfl_xor_sync(0xffffffffu, sum, 2);
-      float top = kShapes ? state.top[r] : state.top[r] * p.scale_log2;
-      float shrink = 1.f;
-      if (p.sink) {
-        const float sink = p.sink[item.head] * 1.4426950408889634f;
-        const float joint = fmaxf(fmaxf(sum > 0.f ? top : minus_infinity(), sink), -3.0e38f);
-        shrink = sum > 0.f ? exp2_fast(top - joint) : 0.f;
-        sum = sum * shrink + exp2_fast(sink - joint);
-        top = joint;
-      }
-      factor[r] = sum > 0.f ? shrink / sum : (sum == 0.f ? 0.f : sum);  // NaN stays visible
-      const int row = item.m * c.tile_q() + group * 64 + row_in_group + 8 * r;
-      if (p.lse && (lane & 3) == 0 && row < item.s_q)
-        p.lse[item.batch * p.lse_axes.batch + item.head * p.lse_axes.head + (item.q_row + row) * p.lse_axes.row] =
-            sum == 0.f ? minus_infinity() : (top + log2_fast(sum)) * 0.6931471805599453f;
+  // Once o of the item before has left its buffer, that is free.
+  __device__ __forceinline__ void recycle_staging(int count) {
+    if (c.gathers_q || !c.overlaps_tiles || !leader) return;
+    tma_store_wait_read();
+    if (c.shares_q_buffer && count > 0) release_q(count - 1);
+  }
+
+  // A group without rows lets the item's tiles pass.
+  __device__ __forceinline__ void pass(int count, const Span& span) {
+    recycle_staging(count);
+    wait_k();
+    release_k();
+#pragma unroll 1
+    for (int left = span.last - span.first + span.leading - 1; left > 0; --left) {
+      begin_turn();
+      wait_k();
+      release_k();
+      wait_v();
+      release_v();
+      end_turn();
     }
   }
 
-  __device__ __forceinline__ void stage_output(unsigned target, const float (&factor)[2]) {
-    const int row = warp * 16 + (lane & 15);
-#pragma unroll
-    for (int i = 0; i < c.d_v / 16; ++i) {
-      const unsigned chunk = (2 * (i % 4) + (lane >> 4)) ^ (row & 7);
-      unsigned x[4];
-#pragma unroll
-      for (int e = 0; e < 4; ++e) {
-        const float f = factor[e & 1];
-        x[e] = f == 0.f ? 0u : pack2<c.dtype>(O[8 * i + 2 * e] * f, O[8 * i + 2 * e + 1] * f);
+  // From the first scores of an item to the weights of its last block.
+  __device__ __forceinline__ void walk(int count, const Span& span, RowState& state, int& accumulates) {
+    const Rows rows = open_rows(whole_item(count));
+    release_k();
+    int block = span.end - 1;
+    if (block < rows.clear_last && block >= rows.clear_first)
+      soften_block<false>(rows, count, state, block);
+    else
+      soften_block<true>(rows, count, state, block);
+    pack_weights();
+    recycle_staging(count);
+#pragma unroll 1
+    for (int skipped = span.last; skipped > span.end; --skipped) {
+      begin_turn();
+      wait_v();
+      release_v();
+      end_turn();
+    }
+    --block;
+#pragma unroll 1
+    for (; block >= max(span.first, rows.clear_last); --block) step<true>(count, rows, state, block, accumulates);
+#pragma unroll 1
+    for (; block >= max(span.first, rows.clear_first); --block) step<false>(count, rows, state, block, accumulates);
+    if constexpr (c.mask == KeyMask::interval) {
+#pragma unroll 1
+      for (; block >= span.first; --block) step<true>(count, rows, state, block, accumulates);
+      if (span.leading > 0) {
+        const int low = whole_item(count).low;
+#pragma unroll 1
+        for (block = low + span.leading - 1; block >= low; --block) step<true>(count, rows, state, block, accumulates);
       }
-      store_matrix4(target + row * 128 + (i / 4) * (64 * 128) + chunk * 16, x[0], x[1], x[2], x[3]);
     }
   }
 
-  __device__ __forceinline__ void write_output(const Sm90Item& item, unsigned source) {
-    MapPoint to = first_row<Config>(item.q_row, item.s_q, item.head, p.cu_seqlens_q ? 0 : item.batch, p.batch_rows_q);
-    to.row += item.m * c.tile_q() + group * 64;
-    for (int slab = 0; slab < c.slabs_v(); ++slab) {
-      to.column = slab * Sm90ForwardConfig::kSlab;
-      tma_store(map_o, source + slab * 64 * 128, to);
+  __device__ __forceinline__ void write(int count, RowState& state, const Sm90Item& item, const float (&normaliser)[2]) {
+    if constexpr (c.gathers_q) {
+      write_rows(item, state, normaliser);
+    } else {
+      const unsigned staging =
+          smem + (c.shares_q_buffer ? at.q + q_slot<Config>(count) * at.q_all + group * at.q_group : at.o + group * at.o_group);
+      stage_output(staging, normaliser);
+      fence_async_proxy();
+      named_sync(8 + group, 128);
+      if (leader) store_staged(item, staging);
     }
-    tma_store_commit();
   }
 
   __device__ __forceinline__ void run() {
     if (c.takes_turns && group == c.groups - 1) named_arrive(1, 256);  // group 0 goes first
     int count = 0;
-    Span item = fetch_span(0);
-    if (item.m < 0) return;
-    begin_item(0, true);
+    Span span = fetch_span(0);
+    if (span.tile < 0) return;
+    begin_item(0, span);
     wgmma_wait<0>();
     pin(S);
     while (true) {
-      const Rows rows = open_rows(complete(item, count));
       RowState state;
       int accumulates = 0;
-      release_k();
-      int block = item.last - 1;
-      if (block < rows.clear_last && block >= rows.clear_first)
-        soften_block<false>(rows, state, block);
+      if (span.end > span.first)
+        walk(count, span, state, accumulates);
       else
-        soften_block<true>(rows, state, block);
-      pack_weights();
-      // o of the tile before has left its buffer.
-      if (c.overlaps_tiles && leader) {
-        tma_store_wait_read();
-        if (c.shares_q_buffer && count > 0) release_q(count - 1);
-      }
-      --block;
-#pragma unroll 1
-      for (; block >= max(item.first, rows.clear_last); --block) step<true>(count, rows, state, block, accumulates);
-#pragma unroll 1
-      for (; block >= max(item.first, rows.clear_first); --block) step<false>(count, rows, state, block, accumulates);
-      if constexpr (c.mask == Sm90Mask::interval) {
-#pragma unroll 1
-        for (; block >= item.first; --block) step<true>(count, rows, state, block, accumulates);
-      }
-      barrier_wait(smem + at.v_full + 8 * v_stage, v_phase);
-      // All scores of this tile are done: its q buffer is free, unless o is staged there.
-      if (!c.shares_q_buffer && leader) release_q(count);
+        pass(count, span);
+      wait_v();
+      // All scores of this item are done: its q buffer is free, unless o is staged there.
+      if ((c.gathers_q || !c.shares_q_buffer) && leader) release_q(count);
 
-      // The last values of this tile, then the first scores of the next one: the epilogue hides behind them.
+      // The last values of this item, then the first scores of the next one: the epilogue hides behind them.
       issue_values(accumulates);
       Span next;
       if constexpr (c.overlaps_tiles) {
         next = fetch_span(count + 1);
-        begin_item(count + 1, next.m >= 0);
+        begin_item(count + 1, next);
       }
-      const Sm90Item done = complete(item, count);
-      float factor[2];
-      finish_rows(done, state, factor);
-      named_sync(8 + group, 128);  // everyone knows that the staging buffer is free
+      const Sm90Item item = whole_item(count);
+      float normaliser[2];
+      finish_rows(item, state, normaliser);
+      if constexpr (!c.gathers_q) named_sync(8 + group, 128);  // everyone knows that the staging buffer is free
       wgmma_wait<c.overlaps_tiles ? 1 : 0>();
       pin(O);
       release_v();
-      const unsigned staging =
-          smem + (c.shares_q_buffer ? at.q + q_slot<Config>(count) * at.q_all + group * at.q_group : at.o + group * at.o_group);
-      stage_output(staging, factor);
-      fence_async_proxy();
-      named_sync(8 + group, 128);
-      if (leader) write_output(done, staging);
+      write(count, state, item, normaliser);
       release_item(count);
       if constexpr (!c.overlaps_tiles) {
-        if (leader) {
+        if (!c.gathers_q && leader) {
           tma_store_wait_read();
           if (c.shares_q_buffer) release_q(count);
         }
         next = fetch_span(count + 1);
-        if (next.m < 0) break;
-        begin_item(count + 1, true);
+        if (next.tile < 0) break;
+        begin_item(count + 1, next);
       }
       wgmma_wait<0>();
       pin(S);
       ++count;
-      if (next.m < 0) break;
-      item = next;
+      if (next.tile < 0) break;
+      span = next;
     }
-    if (leader) tma_store_wait();
+    if (!c.gathers_q && leader) tma_store_wait();
   }
 };
 
 // ---- Kernel ----
+
+template <class Config>
+__device__ __forceinline__ void init_barriers(unsigned smem) {
+  constexpr Sm90ForwardConfig c = Config::value;
+  constexpr Sm90Layout at(c);
+  for (int i = 0; i < 2 * c.groups; ++i) {
+    barrier_init(smem + at.q_full + 8 * i, c.gathers_q ? c.loaders() : 1);
+    barrier_init(smem + at.q_empty + 8 * i, 1);
+  }
+  for (int i = 0; i < c.stages; ++i) {
+    for (const int full : {at.k_full, at.v_full}) barrier_init(smem + full + 8 * i, c.gathers_k ? c.loaders() : 1);
+    for (const int empty : {at.k_empty, at.v_empty}) barrier_init(smem + empty + 8 * i, c.groups);
+  }
+  for (int i = 0; i < 2; ++i) {
+    barrier_init(smem + at.item_full + 8 * i, 1);
+    barrier_init(smem + at.item_empty + 8 * i, 4 * c.groups);
+  }
+  barrier_init_fence();
+}
 
 template <class Config>
 __device__ __forceinline__ void sm90_forward(const Sm90ForwardArguments& arguments) {
@@ -470,31 +506,22 @@ __device__ __forceinline__ void sm90_forward(const Sm90ForwardArguments& argumen
                 "setmaxnreg would wait for ever");
   static_assert(c.d % 16 == 0 && c.d_v % 16 == 0 && c.tile_k % 16 == 0, "tiles are whole instructions");
   static_assert(!c.shares_q_buffer || at.o_group <= at.q_group, "o must fit where q was");
+  static_assert(!c.has_splits || c.gathers_q, "partial results are written by threads");
   extern __shared__ __align__(1024) unsigned char shared_memory[];
   const unsigned smem = shared_address(shared_memory);
   const int group = __shfl_sync(0xffffffffu, threadIdx.x / 128, 0);
   if (threadIdx.x == 0) {
-    prefetch_map(&arguments.q);
-    prefetch_map(&arguments.k);
-    prefetch_map(&arguments.v);
-    prefetch_map(&arguments.o);
-    for (int i = 0; i < 2 * c.groups; ++i) barrier_init(smem + at.q_full + 8 * i, 1), barrier_init(smem + at.q_empty + 8 * i, 1);
-    for (int i = 0; i < c.stages; ++i) {
-      barrier_init(smem + at.k_full + 8 * i, 1), barrier_init(smem + at.k_empty + 8 * i, c.groups);
-      barrier_init(smem + at.v_full + 8 * i, 1), barrier_init(smem + at.v_empty + 8 * i, c.groups);
-    }
-    for (int i = 0; i < 2; ++i)
-      barrier_init(smem + at.item_full + 8 * i, 1), barrier_init(smem + at.item_empty + 8 * i, 4 * c.groups);
-    barrier_init_fence();
+    if constexpr (!c.gathers_q) prefetch_map(&arguments.q), prefetch_map(&arguments.o);
+    if constexpr (!c.gathers_k) prefetch_map(&arguments.k), prefetch_map(&arguments.v);
+    init_barriers<Config>(smem);
   }
   __syncthreads();
   if (group == 0) {
     shrink_registers<c.producer_registers>();
-    if (threadIdx.x == 0) produce<Config>(&arguments.q, &arguments.k, &arguments.v, arguments.params, smem);
+    if (threadIdx.x < c.loaders()) Sm90Loader<Config>(arguments, smem).run();
   } else {
     grow_registers<c.consumer_registers>();
-    Sm90Consumer<Config> consumer(arguments.params, &arguments.o, smem, group - 1);
-    consumer.run();
+    Sm90Consumer<Config>(arguments, smem, group - 1).run();
   }
 }
 

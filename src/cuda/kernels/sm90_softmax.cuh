@@ -1,24 +1,26 @@
-// The Hopper kernel's softmax on wgmma accumulators. A thread holds two rows (r and r + 8) of a 64-row tile and, of each group of 8
-// columns, two neighbours: S[4 j + 2 r + e] is row r, column 8 j + 2 (lane % 4) + e.
+// The Hopper kernel's scores and softmax on wgmma accumulators. A thread holds two rows (r and r + 8) of a 64-row tile and, of each
+// group of 8 columns, two neighbours: S[4 j + 2 r + e] is row r, column 8 j + 2 (lane % 4) + e.
 #pragma once
 
-#include "ptx/special.cuh"
-#include "sm90_configs.h"
+#include "cuda/kernels/ptx/async_copy.cuh"
+#include "cuda/kernels/ptx/special.cuh"
+#include "cuda/kernels/sm90_configs.h"
+#include "cuda/kernels/tile/scores.cuh"
+#include "cuda/kernels/tile/softmax.cuh"
 
 namespace flash_attn::cuda {
-
-__device__ __forceinline__ float minus_infinity() { return -__int_as_float(0x7f800000); }
 
 // Running state of a thread's two rows; the maximum is in units of the stored scores.
 struct RowState {
   float top[2] = {minus_infinity(), minus_infinity()};
   float sum[2] = {0.f, 0.f};
   float alpha[2] = {1.f, 1.f};
+  bool is_large = false;  // some maximum of the warp is so large that differences are taken before they are scaled
 };
 
 // What a thread's rows see of a block, in columns counted from the thread's first one.
 struct RowLimits {
-  int lo[2], hi[2];
+  int lo[2], hi[2], first[2];
 };
 
 template <int kTileK, bool kHasLeft>
@@ -31,55 +33,161 @@ __device__ __forceinline__ void hide_scores(float (&S)[kTileK / 2], const RowLim
       for (int r = 0; r < 2; ++r) {
         const int column = 8 * j + e;
         bool hidden = column >= limits.hi[r];
-        if constexpr (kHasLeft) hidden = hidden || column < limits.lo[r];
+        if constexpr (kHasLeft) hidden = (hidden || column < limits.lo[r]) && column >= limits.first[r];
         if (hidden) S[4 * j + 2 * r + e] = minus_infinity();
       }
     }
   }
 }
 
-// Raw products to scores in the log2 domain. distance: |i + delta - j| counts from `diagonal` minus the thread's first column.
-template <class Config, int kTileK>
-__device__ __forceinline__ void shape_scores(float (&S)[kTileK / 2], float scale, float softcap, const float (&slope)[2],
-                                             const int (&diagonal)[2]) {
-  constexpr float log2_e = 1.4426950408889634f;
-  const float inverse_cap = Config::value.has_softcap ? scale / softcap : 0.f;
-  const float cap_log2 = softcap * log2_e;
+// What brings scores to the log2 domain. They are kept in whatever unit costs least: as products, as tanh under a softcap, and
+// finished where the scale is not positive.
+template <Sm90ForwardConfig C>
+__device__ __forceinline__ float score_unit(const ForwardParams& p) {
+  if constexpr (C.has_softcap) return p.softcap * kLog2E;
+  return C.is_scaled ? 1.f : p.scale * kLog2E;
+}
+
+// Adds -slope |diagonal - j|; `distance` is that of the thread's first key, `side` says that all keys lie left (1) or right (-1) of
+// the diagonal, or on both sides (0).
+template <int kTileK>
+__device__ __forceinline__ void add_distances(float (&S)[kTileK / 2], const float (&slope)[2], const float (&distance)[2],
+                                              int side) {
+  if (side != 0) {
 #pragma unroll
-  for (int j = 0; j < kTileK / 8; ++j) {
+    for (int r = 0; r < 2; ++r) {
+      const float step = side > 0 ? slope[r] : -slope[r], begin = -step * distance[r];
 #pragma unroll
-    for (int e = 0; e < 2; ++e) {
+      for (int j = 0; j < kTileK / 8; ++j) {
 #pragma unroll
-      for (int r = 0; r < 2; ++r) {
-        float& s = S[4 * j + 2 * r + e];
-        s = Config::value.has_softcap ? tanh_fast(s * inverse_cap) * cap_log2 : s * (scale * log2_e);
-        if constexpr (Config::value.has_alibi) s -= slope[r] * fabsf(static_cast<float>(diagonal[r] - (8 * j + e)));
+        for (int e = 0; e < 2; ++e) S[4 * j + 2 * r + e] += fmaf(step, static_cast<float>(8 * j + e), begin);
+      }
+    }
+  } else {
+#pragma unroll
+    for (int r = 0; r < 2; ++r) {
+#pragma unroll
+      for (int j = 0; j < kTileK / 8; ++j) {
+#pragma unroll
+        for (int e = 0; e < 2; ++e) S[4 * j + 2 * r + e] -= slope[r] * fabsf(distance[r] - static_cast<float>(8 * j + e));
       }
     }
   }
 }
 
-// Scores become weights 2^(score * c - top * c); sums grow. Returns whether O must be multiplied by state.alpha.
-template <class Config, bool kMasked, int kTileK>
-__device__ __forceinline__ bool soften(float (&S)[kTileK / 2], RowState& state, float c) {
-  constexpr int groups = kTileK / 8;
-  float top[2];
+// Products to scores: softcap, a scale that is not positive, bias and boolean mask. `j0` is the thread's first key; keys past
+// `last` are read as it, they are hidden later. ALiBi comes between, but sums commute.
+template <Sm90ForwardConfig C>
+__device__ __forceinline__ void shape_scores(float (&S)[C.tile_k / 2], const ForwardParams& p, const ScoreRow<C> (&rows)[2], int j0,
+                                             int last) {
+  const float inverse_cap = C.has_softcap ? p.scale / p.softcap : 0.f, bias_unit = kLog2E / score_unit<C>(p);
+#pragma unroll
+  for (int j = 0; j < C.tile_k / 8; ++j) {
+#pragma unroll
+    for (int e = 0; e < 2; ++e) {
+      const int read = min(j0 + 8 * j + e, last);
+#pragma unroll
+      for (int r = 0; r < 2; ++r) {
+        float& s = S[4 * j + 2 * r + e];
+        if constexpr (C.has_softcap)
+          s = tanh_fast(s * inverse_cap);
+        else if constexpr (C.is_scaled)
+          s *= p.scale * kLog2E;
+        if constexpr (C.bias_dtype != DType::none)
+          s += load_as_float<C.bias_dtype>(rows[r].bias, read * p.bias_axes.key) * bias_unit;
+        if constexpr (C.has_bool_mask) {
+          if (!rows[r].bool_mask[read * p.mask_axes.key]) s = minus_infinity();
+        }
+      }
+    }
+  }
+}
+
+// Bits of 64 keys from j on as a tree row shows them; the prefix before it is visible.
+__device__ __forceinline__ unsigned long long tree_window(const unsigned long long* row, int words, int prefix, int j) {
+  const int at = j - prefix;
+  if (at <= -64) return ~0ull;
+  if (at < 0) return ~(~0ull << -at) | (words > 0 ? row[0] << -at : 0ull);
+  const int word = at >> 6, shift = at & 63;
+  const unsigned long long low = word < words ? row[word] >> shift : 0ull;
+  return shift > 0 && word + 1 < words ? low | row[word + 1] << (64 - shift) : low;
+}
+
+// Hides what tree rows hide; `j0` is the thread's first key.
+template <Sm90ForwardConfig C>
+__device__ __forceinline__ void hide_branches(float (&S)[C.tile_k / 2], const ScoreRow<C> (&rows)[2], int words, int j0,
+                                              int prefix) {
+#pragma unroll
+  for (int r = 0; r < 2; ++r) {
+    if (rows[r].tree == nullptr) continue;
+#pragma unroll
+    for (int part = 0; part < C.tile_k; part += 64) {
+      const unsigned long long window = tree_window(rows[r].tree, words, prefix, j0 + part);
+#pragma unroll
+      for (int column = 0; column < 64 && part + column < C.tile_k; column += 8) {
+        const unsigned bits = static_cast<unsigned>(window >> (column & 32)) >> (column & 31);
+        float* const pair = &S[(part + column) / 2 + 2 * r];
+        if ((bits & 1) == 0) pair[0] = minus_infinity();
+        if ((bits & 2) == 0) pair[1] = minus_infinity();
+      }
+    }
+  }
+}
+
+template <int kTileK>
+__device__ __forceinline__ void find_tops(const float (&S)[kTileK / 2], float (&top)[2]) {
 #pragma unroll
   for (int r = 0; r < 2; ++r) {
     float a = fmaxf(S[2 * r], S[2 * r + 1]), b = fmaxf(S[4 + 2 * r], S[4 + 2 * r + 1]);
 #pragma unroll
-    for (int j = 2; j < groups; j += 2) {
+    for (int j = 2; j < kTileK / 8; j += 2) {
       a = fmaxf(a, fmaxf(S[4 * j + 2 * r], S[4 * j + 2 * r + 1]));
-      if (j + 1 < groups) b = fmaxf(b, fmaxf(S[4 * j + 4 + 2 * r], S[4 * j + 4 + 2 * r + 1]));
+      if (j + 1 < kTileK / 8) b = fmaxf(b, fmaxf(S[4 * j + 4 + 2 * r], S[4 * j + 4 + 2 * r + 1]));
     }
     a = fmaxf(a, b);
     a = fmaxf(a, __shfl_xor_sync(0xffffffffu, a, 1));
     top[r] = fmaxf(a, __shfl_xor_sync(0xffffffffu, a, 2));
   }
+}
+
+// Weights 2^((score - top) c). Where maxima are large the difference is taken first, so that the largest score weighs exactly 1.
+template <bool kMasked, int kTileK>
+__device__ __forceinline__ void weigh(float (&S)[kTileK / 2], RowState& state, float c) {
+  float base[2], even[2] = {0.f, 0.f}, odd[2] = {0.f, 0.f};
+#pragma unroll
+  for (int r = 0; r < 2; ++r) base[r] = kMasked && state.top[r] == minus_infinity() ? 0.f : state.top[r] * c;
+  if (state.is_large) {
+#pragma unroll
+    for (int x = 0; x < kTileK / 2; ++x)
+      S[x] -= kMasked && state.top[(x >> 1) & 1] == minus_infinity() ? 0.f : state.top[(x >> 1) & 1];
+    base[0] = base[1] = 0.f;
+  }
+#pragma unroll
+  for (int j = 0; j < kTileK / 8; ++j) {
+#pragma unroll
+    for (int r = 0; r < 2; ++r) {
+      float& x = S[4 * j + 2 * r];
+      float& y = S[4 * j + 2 * r + 1];
+      x = exp2_fast(fmaf(x, c, -base[r]));
+      y = exp2_fast(fmaf(y, c, -base[r]));
+      even[r] += x;
+      odd[r] += y;
+    }
+  }
+#pragma unroll
+  for (int r = 0; r < 2; ++r) state.sum[r] += even[r] + odd[r];
+}
+
+// Scores become weights; sums grow. Returns whether O must be multiplied by state.alpha. `c` brings scores to the log2 domain.
+template <Sm90ForwardConfig C, bool kMasked>
+__device__ __forceinline__ bool soften(float (&S)[C.tile_k / 2], RowState& state, float c) {
+  float top[2];
+  find_tops<C.tile_k>(S, top);
   // Keep the old maximum unless it is exceeded by more than 2^lazy somewhere in the warp.
-  const bool grows = fmaxf((top[0] - state.top[0]) * c, (top[1] - state.top[1]) * c) > static_cast<float>(Config::value.lazy_log2);
+  const bool grows = fmaxf((top[0] - state.top[0]) * c, (top[1] - state.top[1]) * c) > static_cast<float>(C.lazy_log2);
   const bool rescales = __any_sync(0xffffffffu, grows);
   if (rescales) {
+    float size = 0.f;
 #pragma unroll
     for (int r = 0; r < 2; ++r) {
       const float next = fmaxf(state.top[r], top[r]);
@@ -87,26 +195,32 @@ __device__ __forceinline__ bool soften(float (&S)[kTileK / 2], RowState& state, 
       state.alpha[r] = exp2_fast((state.top[r] - base) * c);
       state.top[r] = next;
       state.sum[r] *= state.alpha[r];
+      size = fmaxf(size, fabsf(base) * c);
     }
+    state.is_large = __any_sync(0xffffffffu, size > kModerate);
   }
-  float base[2], even[2] = {0.f, 0.f}, odd[2] = {0.f, 0.f};
-#pragma unroll
-  for (int r = 0; r < 2; ++r) base[r] = kMasked && state.top[r] == minus_infinity() ? 0.f : state.top[r] * c;
-#pragma unroll
-  for (int j = 0; j < groups; ++j) {
-#pragma unroll
-    for (int r = 0; r < 2; ++r) {
-      const float x = exp2_fast(fmaf(S[4 * j + 2 * r], c, -base[r]));
-      const float y = exp2_fast(fmaf(S[4 * j + 2 * r + 1], c, -base[r]));
-      S[4 * j + 2 * r] = x;
-      S[4 * j + 2 * r + 1] = y;
-      even[r] += x;
-      odd[r] += y;
-    }
-  }
-#pragma unroll
-  for (int r = 0; r < 2; ++r) state.sum[r] += even[r] + odd[r];
+  weigh<kMasked, C.tile_k>(S, state, c);
   return rescales;
+}
+
+// Zeroes the dropped weights; `row` and `j0` are the thread's first row and key.
+template <int kTileK>
+__device__ __forceinline__ void drop_scores(float (&S)[kTileK / 2], const DropoutKey& key, unsigned threshold, int request,
+                                            int head, int row, int j0) {
+#pragma unroll
+  for (int t = 0; t < kTileK / 16; ++t) {
+    // One draw after the other: side by side they would take the registers of the accumulators.
+    const auto column = static_cast<int>(forget(static_cast<unsigned>(j0 + 16 * t)));
+    const PhiloxWords words = dropout_words(key, static_cast<unsigned>(request), static_cast<unsigned>(head), row, column);
+#pragma unroll
+    for (int half = 0; half < 2; ++half) {
+#pragma unroll
+      for (int n = 0; n < 4; ++n) {
+        const unsigned draw = (words.word[n / 2 * 2 + half] >> (16 * (n % 2))) & 0xFFFFu;
+        if (draw < threshold) S[8 * t + 4 * half + n] = 0.f;
+      }
+    }
+  }
 }
 
 }  // namespace flash_attn::cuda

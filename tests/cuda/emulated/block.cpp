@@ -33,6 +33,11 @@ Thread threads[kMostThreads];
 Warp warps[kMostThreads / 32];
 unsigned thread_count, current, running;
 unsigned block_arrived, block_round;
+struct Named {
+  unsigned arrived = 0, round = 0;
+};
+Named groups[kMostThreads / 128], named[16];
+std::vector<std::function<void()>> delayed;
 long switches;
 void* outside;
 char* stacks;
@@ -77,7 +82,13 @@ void sync_warp() {
     warp.arrived = 0;
     ++warp.round;
   }
-  while (warp.round == round) yield(current / 32 * 32, 32);
+  // Mostly among the warp's own; but one of them may wait for another warp.
+  for (unsigned spins = 1; warp.round == round; ++spins) {
+    if (spins % 8 != 0)
+      yield(current / 32 * 32, 32);
+    else
+      yield(0, thread_count);
+  }
   switches = 0;
 }
 
@@ -89,6 +100,34 @@ void sync_block() {
   }
   while (block_round == round) yield(0, thread_count);
   switches = 0;
+}
+
+void arrive_and_wait(Named& barrier, unsigned count, bool waits) {
+  const unsigned round = barrier.round;
+  if (++barrier.arrived == count) {
+    barrier.arrived = 0;
+    ++barrier.round;
+  }
+  while (waits && barrier.round == round) {
+    run_delayed();
+    yield(0, thread_count);
+  }
+  switches = 0;
+}
+void sync_group() { arrive_and_wait(groups[current / 128], 128, true); }
+void named_barrier(int barrier, int count, bool waits) {
+  if (barrier < 1 || barrier > 15) fail("no such named barrier", static_cast<unsigned long long>(barrier));
+  arrive_and_wait(named[barrier], static_cast<unsigned>(count), waits);
+}
+void yield_block() { yield(0, thread_count); }
+void note_progress() { switches = 0; }
+
+void delay(std::function<void()> work) { delayed.push_back(std::move(work)); }
+void run_delayed() {
+  if (delayed.empty()) return;
+  const std::function<void()> work = std::move(delayed.front());
+  delayed.erase(delayed.begin());
+  work();
 }
 
 void fail(const char* what, unsigned long long value) {
@@ -104,6 +143,9 @@ void run_block(unsigned count, void (*kernel)(const void*), const void* params) 
   switches = 0;
   block_arrived = 0;
   for (Warp& warp : warps) warp = Warp();
+  for (Named& barrier : groups) barrier = Named();
+  for (Named& barrier : named) barrier = Named();
+  delayed.clear();
   std::memset(flash_attn::cuda::shared_memory, 0xFF, kSharedBytes);
   for (unsigned n = 0; n < count; ++n) {
     threads[n] = Thread();
@@ -117,6 +159,8 @@ void run_block(unsigned count, void (*kernel)(const void*), const void* params) 
   current = 0;
   threadIdx = {0, 0, 0};
   emulated_switch(&outside, threads[0].stack_pointer);
+  for (unsigned n = 0; n < count; ++n)
+    if (!threads[n].stores.empty()) fail("a bulk store was not waited for by thread", n);
 }
 
 }  // namespace emulated

@@ -1,6 +1,7 @@
 // A stand-in for libcuda.so.1: one GPU like an H100 whose memory is the host's and on which launches run at once, with the code
 // that the compiler stand-in beside it makes. Functions that the tests do not need succeed and do nothing.
 #include "cuda/driver_types.h"
+#include "emulated_map.h"
 
 #include <dlfcn.h>
 #include <elf.h>
@@ -136,8 +137,27 @@ CUresult copy_out(void* target, CUdeviceptr source, size_t bytes) {
   std::memcpy(target, reinterpret_cast<const void*>(source), bytes);
   return kCudaSuccess;
 }
+CUresult fill(CUdeviceptr target, unsigned char value, size_t bytes, CUstream) {
+  std::memset(reinterpret_cast<void*>(target), value, bytes);
+  return kCudaSuccess;
+}
 CUresult is_capturing(CUstream, int* status) {
   *status = kCaptureNone;
+  return kCudaSuccess;
+}
+
+CUresult encode_map(void* map, int, unsigned rank, void* base, const uint64_t* extents, const uint64_t* strides,
+                    const uint32_t* box, const uint32_t*, int, int swizzle, int, int) {
+  if (rank != 5 || swizzle != 3 || reinterpret_cast<uintptr_t>(base) % 16 != 0) return kCudaErrorInvalidValue;
+  emulated::Map made = {emulated::kMapMagic, reinterpret_cast<uint64_t>(base), {}, {}, {}};
+  for (unsigned n = 0; n < rank; ++n) {
+    if (extents[n] == 0 || extents[n] > (uint64_t{1} << 32) || box[n] == 0 || box[n] > 256) return kCudaErrorInvalidValue;
+    if (n > 0 && (strides[n - 1] % 16 != 0 || strides[n - 1] >= (uint64_t{1} << 40))) return kCudaErrorInvalidValue;
+    made.extent[n] = extents[n];
+    made.box[n] = static_cast<uint16_t>(box[n]);
+    if (n > 0) made.stride[n - 1] = strides[n - 1];
+  }
+  std::memcpy(map, &made, sizeof(made));
   return kCudaSuccess;
 }
 
@@ -163,9 +183,11 @@ const Known kKnown[] = {
     {"cuLibraryGetKernel", reinterpret_cast<void*>(get_kernel)},
     {"cuKernelGetFunction", reinterpret_cast<void*>(get_function)},
     {"cuLaunchKernelEx", reinterpret_cast<void*>(launch)},
+    {"cuTensorMapEncodeTiled", reinterpret_cast<void*>(encode_map)},
     {"cuMemAlloc", reinterpret_cast<void*>(allocate)},
     {"cuMemFree", reinterpret_cast<void*>(release)},
     {"cuMemGetInfo", reinterpret_cast<void*>(memory_info)},
+    {"cuMemsetD8Async", reinterpret_cast<void*>(fill)},
     {"cuMemcpyHtoD", reinterpret_cast<void*>(copy_in)},
     {"cuMemcpyDtoH", reinterpret_cast<void*>(copy_out)},
 };

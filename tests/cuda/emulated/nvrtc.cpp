@@ -25,9 +25,23 @@ std::string read_file(const std::string& path) {
   return text.str();
 }
 
+// Matrix instructions are text that only the GPU's assembler reads; the host gets structs that do the same.
+std::string without_instructions(std::string text) {
+  const std::string begin = "template <>\nstruct Wgmma<", end = "\n};\n";
+  for (size_t at = text.find(begin); at != std::string::npos; at = text.find(begin, at + 1)) {
+    const size_t stop = text.find(end, at);
+    const std::string columns = text.substr(at + begin.size(), text.find('>', at + begin.size()) - at - begin.size());
+    const bool is_bf16 = text.substr(at, stop - at).find("f32.bf16.bf16") != std::string::npos;
+    text.replace(at, stop + end.size() - at,
+                 "template <> struct Wgmma<" + columns + "> : EmulatedWgmma<" + columns + ", DType::" + (is_bf16 ? "bf16" : "f16") +
+                     "> {};\n");
+  }
+  return text;
+}
+
 // The kernel's unit, and the loop over its blocks. A kernel takes its parameters as one struct.
 std::string host_unit(const Program& program) {
-  return "#include \"emulated_block.h\"\n" + program.text +
+  return "#include \"emulated_block.h\"\n" + without_instructions(program.text) +
          "\ntemplate <class Params> Params params_of(void (*)(const Params));\nextern \"C\" void run_grid(unsigned threads, "
          "unsigned blocks, const void* params) {\n"
          "  gridDim = {blocks, 1, 1};\n"

@@ -1,5 +1,5 @@
-// Bulk tensor copies (TMA) through tensor maps of rank 5. Columns and rows come first; what the outer dimensions are is the map's affair
-// (first_row in sm90_request.cuh).
+// Bulk tensor copies (TMA) through tensor maps of rank 5. Columns and rows come first; what the outer dimensions are is the map's
+// affair (first_row in sm90_items.cuh).
 #pragma once
 
 #include "../sm90_configs.h"
@@ -13,7 +13,9 @@ struct MapPoint {
 constexpr unsigned long long kEvictFirst = 0x12F0000000000000ull;  // L2 policies: used once
 constexpr unsigned long long kEvictLast = 0x14F0000000000000ull;   // read again by others
 
-__device__ __forceinline__ void prefetch_map(const TensorMap* map) { asm volatile("prefetch.tensormap [%0];" ::"l"(map) : "memory"); }
+__device__ __forceinline__ void prefetch_map(const TensorMap* map) {
+  asm volatile("prefetch.tensormap [%0];" ::"l"(map) : "memory");
+}
 
 __device__ __forceinline__ void tma_load(unsigned target, const TensorMap* map, unsigned barrier, MapPoint at,
                                          unsigned long long policy) {

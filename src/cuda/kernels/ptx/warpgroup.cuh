@@ -1,5 +1,5 @@
-// Warp groups: wgmma's ordering instructions, register budgets and named barriers. The products themselves, Wgmma<N>::ss and ::rs, are
-// generated per tile width (jit/wgmma_text.h).
+// Warp groups: wgmma's ordering instructions, register budgets and named barriers. The products themselves, Wgmma<N>::ss and ::rs,
+// are generated per tile width (jit/wgmma_text.h).
 #pragma once
 
 namespace flash_attn::cuda {
@@ -49,6 +49,12 @@ __device__ __forceinline__ void store_shared4(unsigned address, int x, int y, in
 }
 __device__ __forceinline__ void load_shared4(unsigned address, int& x, int& y, int& z, int& w) {
   asm volatile("ld.shared.v4.b32 {%0, %1, %2, %3}, [%4];" : "=r"(x), "=r"(y), "=r"(z), "=r"(w) : "r"(address) : "memory");
+}
+
+__device__ __forceinline__ int load_shared_int(unsigned address) {
+  int x;
+  asm volatile("ld.shared.b32 %0, [%1];" : "=r"(x) : "r"(address) : "memory");
+  return x;
 }
 
 }  // namespace flash_attn::cuda

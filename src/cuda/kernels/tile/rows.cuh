@@ -64,7 +64,7 @@ __device__ __forceinline__ void copy_rows(unsigned target, unsigned thread, Next
   constexpr int kSpan = static_cast<int>(Lanes::kLanes) * 16;
   const int first = Lanes::row(thread), chunk = Lanes::chunk(thread);
   const unsigned to = target + chunk_offset<kRowBytes>(first, chunk);
-#pragma unroll
+#pragma unroll(kAccess == 16 ? 16 : 1)
   for (int n = 0; n < (kRows + Lanes::kStep - 1) / Lanes::kStep; ++n) {
     const int row = first + n * Lanes::kStep;
     if (kRows % Lanes::kStep != 0 && row >= kRows) break;

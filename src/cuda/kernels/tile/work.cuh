@@ -50,8 +50,12 @@ struct Limits {
 template <KeyMask kMask>
 __device__ __forceinline__ Limits limits_of(const MaskRule& rule, int i) {
   if constexpr (kMask == KeyMask::none) return {0, static_cast<int>(rule.s_k), 0};
+  if constexpr (kMask == KeyMask::right) {
+    // key_interval without what only the interval kind has: its division costs more than the rest.
+    const long long right = rule.causal ? 0 : rule.window_right;
+    return {0, static_cast<int>(right < 0 ? rule.s_k : clamp_to(i + rule.delta + right + 1, 0, rule.s_k)), 0};
+  }
   const KeyInterval keys = key_interval(rule, i);
-  if constexpr (kMask == KeyMask::right) return {0, static_cast<int>(keys.hi), 0};
   return {static_cast<int>(keys.lo), static_cast<int>(keys.hi), static_cast<int>(keys.first)};
 }
 
