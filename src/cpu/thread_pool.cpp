@@ -35,7 +35,7 @@ inline void relax() {
 #endif
 }
 
-// Where all processors are busy, the system wakes a worker on the caller's, and may leave it there for tens of milliseconds: a worker
+// Where all processors are busy, the system wakes a worker on the caller's, and may leave it there for tens of milliseconds: one
 // that finds itself there asks for another.
 void leave_processor(int processor) {
   if (processor < 0 || sched_getcpu() != processor) return;
