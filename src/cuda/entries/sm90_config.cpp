@@ -174,9 +174,10 @@ Status set_schedule(const Problem& p, const DeviceInfo& device, int64_t rows, Sm
     tile_middle(burden, is_long(c->mask == KeyMask::none ? kLongKeys : kLongMaskedKeys), c);
   else
     tile_narrow(burden, is_long(kLongKeys), c);
+  // Rows of the table were measured where maps move the tensors and keys are not split.
+  if (!c->gathers_q && !c->gathers_k && !c->has_splits) apply_tuned_sm90(classify(p, device), c);
   while (Sm90Layout(*c).total > device.shared_bytes && c->stages > 2) --c->stages;
   while (Sm90Layout(*c).total > device.shared_bytes && c->tile_k > 16) c->tile_k = c->is_paged ? c->tile_k / 2 : c->tile_k - 16;
-  apply_tuned_sm90(classify(p, device), c);
   return apply_forced_sm90(p, c);
 }
 
