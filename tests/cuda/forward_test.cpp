@@ -110,7 +110,7 @@ std::vector<CaseSpec> tiled_rows() {
 INSTANTIATE_TEST_SUITE_P(Tiles, FewBlocks, ::testing::ValuesIn(tiled_rows()),
                          [](const ::testing::TestParamInfo<CaseSpec>& row) { return row.param.name; });
 
-// Blocks of smaller devices: 99 KB of shared memory as on sm_86 and sm_89, 163 KB as on sm_80.
+// Every kind of device by its shared memory: 99 KB as on sm_86 and sm_89, 163 KB as on sm_80, 227 KB as from sm_90 on.
 class SmallDevice : public ::testing::TestWithParam<const char*> {};
 
 TEST_P(SmallDevice, AgreesWithOracle) {
@@ -122,11 +122,14 @@ TEST_P(SmallDevice, AgreesWithOracle) {
     spec.key_layout = KeyLayout::paged;
     EXPECT_EQ(check_on_gpu(spec, FA_DTYPE_BF16, 2, Placement::aligned), "");
     EXPECT_EQ(check_on_gpu(spec, FA_DTYPE_F32, 3, Placement::aligned), "");
+    spec.window_left = -1;
+    spec.seqused_k = true;
+    EXPECT_EQ(check_on_gpu(spec, FA_DTYPE_F16, 4, Placement::aligned), "");
   }
   unsetenv("FLASH_ATTN_CUDA_SHARED_KB");
 }
 
-INSTANTIATE_TEST_SUITE_P(Kilobytes, SmallDevice, ::testing::Values("99", "163"),
+INSTANTIATE_TEST_SUITE_P(Kilobytes, SmallDevice, ::testing::Values("99", "163", "227"),
                          [](const ::testing::TestParamInfo<const char*>& kb) { return std::string("kb") + kb.param; });
 
 TEST(Random, AgreesWithOracle) {

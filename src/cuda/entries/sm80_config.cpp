@@ -29,6 +29,7 @@ void set_features(const Problem& p, Sm80ForwardConfig* c) {
   c->access = std::min(
       {access_of(p.q, element, p.q_alignment), access_of(p.k, element, p.k_alignment), access_of(p.v, element, p.v_alignment)});
   c->o_pairs = writes_pairs(p);
+  c->o_chunks = p.d_v % 8 == 0 && dtype_bytes(p.o_dtype) == 2 && access_of(p.o, 2, p.o_alignment) == 16;
   c->mask = key_mask_of(p);
   c->has_softcap = p.softcap > 0;
   c->has_alibi = p.has_alibi;
@@ -41,38 +42,58 @@ void set_features(const Problem& p, Sm80ForwardConfig* c) {
   c->has_lengths = reads_lengths(p);
 }
 
-bool fits(const Sm80ForwardConfig& c, const DeviceInfo& device) {
+// Plain 16-bit attention, whose weights can be made with the maxima of earlier blocks and whose registers hold two strips a warp.
+bool is_lean(const Sm80ForwardConfig& c) {
+  return !c.is_scaled && !c.has_dropout && c.mask != KeyMask::interval && c.access == 16 && c.dtype != DType::f32;
+}
+
+// Keys of a step: as many as registers hold beside the accumulators and what the features need.
+int key_tile(const Sm80ForwardConfig& c, int dim, const DeviceInfo& device) {
+  if (c.dtype == DType::f32) return dim > 128 ? 16 : 32;
+  if (dim <= 112) return 64;
+  // Looking up pages takes registers too.
+  if (dim > 128 && is_lean(c)) return c.is_paged && c.tile_q == kTallTile ? 32 : 64;
+  const bool is_crowded = c.tile_q == kTallTile && c.mask == KeyMask::right && (c.is_paged || device.compute_capability >= 100);
+  if (dim <= 128) return is_crowded || !is_lean(c) ? 48 : 64;
+  return dim <= 224 ? 32 : 16;
+}
+
+bool fits_as_is(const Sm80ForwardConfig& c, const DeviceInfo& device) {
   constexpr int kReserved = 1024;  // the driver's, of each block
   return c.shared_bytes() <= device.shared_bytes && c.blocks_per_sm * (c.shared_bytes() + kReserved) <= device.shared_bytes_per_sm;
 }
 
-// Keys of a step: as many as registers hold beside the accumulators and what the features need.
-int key_tile(const Sm80ForwardConfig& c, int dim, bool is_lean) {
-  if (c.dtype == DType::f32) return dim > 128 ? 16 : 32;
-  if (dim <= 112 || (dim > 128 && is_lean)) return 64;
-  if (dim <= 128) return c.strips() > 1 || !is_lean ? 48 : 64;
-  return dim <= 224 ? 32 : 16;
+// Does the tile fit? Sets what follows from it. Wide heads: two warps share 32 rows, each with half of the keys of the scores and
+// half of d_v, and so read K and V half as often as warps of 16 rows would. Values lag where registers hold two steps' weights: up
+// to 64, and with two columns (docs/notes/2026-11-24-mma-forward.md).
+bool fits(Sm80ForwardConfig* c, const DeviceInfo& device) {
+  const int dim = std::max(c->padded_d(), c->padded_d_v());
+  const bool is_tall = is_lean(*c) && c->tile_q == kTallTile;
+  const bool may_share = is_tall && dim > 128 && c->warps == 8 && c->padded_d_v() % 32 == 0 && c->tile_k % 32 == 0;
+  c->columns = may_share ? 2 : 1;
+  if (may_share && !fits_as_is(*c, device)) c->columns = 1;
+  c->keeps_queries = is_tall && dim <= 64 && c->warps == 4 && c->tile_k <= 64;
+  c->lags_values = c->columns == 2 || c->keeps_queries;
+  return fits_as_is(*c, device);
 }
 
-// Warps with two strips of rows read K and V half as often, where registers hold that: plain masks, dims up to 128, and no splits,
-// which are for little work anyway.
+// Warps with two strips of rows read K and V half as often, where registers hold that: plain masks and no splits, which are for
+// little work anyway.
 void set_tile(const Problem& p, const DeviceInfo& device, Sm80ForwardConfig* c) {
   const int dim = std::max(c->padded_d(), c->padded_d_v());
-  const bool is_lean =
-      !c->is_scaled && !c->has_dropout && c->mask != KeyMask::interval && c->access == 16 && c->dtype != DType::f32;
   const bool is_short = p.max_s_q * p.group <= kShortTile && (p.flags & FA_FLAG_BATCH_INVARIANT) == 0;
-  c->tile_q = is_lean && !is_short && !c->has_splits ? kTallTile : kShortTile;
+  c->tile_q = is_lean(*c) && !is_short && !c->has_splits ? kTallTile : kShortTile;
   c->warps = c->tile_q == kTallTile && dim > 128 ? 8 : 4;
   c->blocks_per_sm = c->warps == 8 ? 1 : 2;
-  c->tile_k = key_tile(*c, dim, is_lean);
-  while (!fits(*c, device) && c->tile_k > 32) c->tile_k -= kLeastKeyTile;
-  if (!fits(*c, device)) c->blocks_per_sm = 1;
-  if (!fits(*c, device) && c->tile_q == kTallTile) {
+  c->tile_k = key_tile(*c, dim, device);
+  while (!fits(c, device) && c->tile_k > 32) c->tile_k -= kLeastKeyTile;
+  if (!fits(c, device)) c->blocks_per_sm = 1;
+  if (!fits(c, device) && c->tile_q == kTallTile) {
     c->tile_q = kShortTile;
     c->warps = 4;
   }
-  while (!fits(*c, device) && c->tile_k > kLeastKeyTile) c->tile_k -= kLeastKeyTile;
-  if (!fits(*c, device)) {
+  while (!fits(c, device) && c->tile_k > kLeastKeyTile) c->tile_k -= kLeastKeyTile;
+  if (!fits(c, device)) {
     c->tile_q = kLeastTile;
     c->warps = 2;
   }
@@ -81,6 +102,7 @@ void set_tile(const Problem& p, const DeviceInfo& device, Sm80ForwardConfig* c) 
 // What the caller forces behind the kernel's name.
 Status force_tile(const Problem& p, Sm80ForwardConfig* c) {
   if (forced_fields_of(p.kernel).empty()) return {};
+  c->columns = 1;
   FA_TRY(apply_forced_fields(p.kernel, {"tile_q", "tile_k", "warps", "blocks_per_sm"}, c));
   if ((c->tile_q != kLeastTile && c->tile_q != kShortTile && c->tile_q != kTallTile) || c->warps < 1 ||
       c->tile_q % (16 * c->warps) != 0 || c->strips() > 2)
@@ -160,7 +182,7 @@ Status configure_sm80(const Problem& p, const DeviceInfo& device, Sm80ForwardCon
   set_features(p, config);
   set_tile(p, device, config);
   FA_TRY(force_tile(p, config));
-  if (!fits(*config, device))
+  if (!fits(config, device))
     return unsupported("d %lld and d_v %lld need %d bytes of shared memory but GPU %d has %d for a block", number(p.d),
                        number(p.d_v), config->shared_bytes(), device.index, device.shared_bytes);
   *splits = choose_splits(p, device, *config);
@@ -168,6 +190,7 @@ Status configure_sm80(const Problem& p, const DeviceInfo& device, Sm80ForwardCon
     config->has_splits = true;
     set_tile(p, device, config);
     FA_TRY(force_tile(p, config));
+    if (!fits(config, device)) return unsupported("the forced tile needs more shared memory than GPU %d has", device.index);
     *splits = std::max(2, choose_splits(p, device, *config));
   }
   // Divided so that no product overflows: b * h_q is below 2^31, tiles and splits as well.

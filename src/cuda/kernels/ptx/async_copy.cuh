@@ -32,6 +32,19 @@ __device__ __forceinline__ void copy_async_wait() {
 __device__ __forceinline__ void store_shared_u16(unsigned address, unsigned short x) {
   asm volatile("st.shared.u16 [%0], %1;" ::"r"(address), "h"(x) : "memory");
 }
+__device__ __forceinline__ unsigned load_shared_u32(unsigned address) {
+  unsigned x;
+  asm volatile("ld.shared.u32 %0, [%1];" : "=r"(x) : "r"(address) : "memory");
+  return x;
+}
+__device__ __forceinline__ void store_shared_address(unsigned address, const char* x) {
+  asm volatile("st.shared.u64 [%0], %1;" ::"r"(address), "l"(x) : "memory");
+}
+__device__ __forceinline__ const char* load_shared_address(unsigned address) {
+  const char* x;
+  asm volatile("ld.shared.u64 %0, [%1];" : "=l"(x) : "r"(address) : "memory");
+  return x;
+}
 __device__ __forceinline__ void store_shared_int2(unsigned address, int x, int y) {
   asm volatile("st.shared.v2.b32 [%0], {%1, %2};" ::"r"(address), "r"(x), "r"(y) : "memory");
 }

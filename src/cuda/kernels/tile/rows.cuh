@@ -79,6 +79,38 @@ __device__ __forceinline__ void copy_rows(unsigned target, unsigned thread, Next
   }
 }
 
+// The same in pieces, for copies between other work. next(row) gives the row's address and says with `is_there` whether it exists.
+template <int kRows, int kRowBytes, int kValidBytes, int kThreads, int kAccess>
+struct CopyPieces {
+  using Lanes = CopyLanes<kRowBytes, kThreads>;
+  static constexpr int kSpan = static_cast<int>(Lanes::kLanes) * 16;
+  static constexpr int kColumns = kRowBytes / kSpan;
+  static constexpr int kCount = (kRows + Lanes::kStep - 1) / Lanes::kStep * kColumns;
+
+  unsigned to;
+  int first, chunk;
+  const char* address = nullptr;
+  bool is_there = false;
+
+  __device__ __forceinline__ CopyPieces(unsigned target, unsigned thread)
+      : to(target + chunk_offset<kRowBytes>(Lanes::row(thread), Lanes::chunk(thread))),
+        first(Lanes::row(thread)),
+        chunk(Lanes::chunk(thread)) {}
+
+  // Piece n of kCount, in order.
+  template <class Next>
+  __device__ __forceinline__ void copy(int n, Next&& next) {
+    const int row = first + n / kColumns * Lanes::kStep, column = n % kColumns * kSpan;
+    if (kRows % Lanes::kStep != 0 && row >= kRows) return;
+    if (n % kColumns == 0) {
+      is_there = next(row, address);
+      address = forget(address + chunk * 16);  // one address, to which columns are constant offsets
+    }
+    const int valid = column + kSpan <= kValidBytes ? 16 : clamp_int(kValidBytes - column - chunk * 16, 0, 16);
+    copy_chunk<kAccess>(to + n / kColumns * Lanes::kStep * kRowBytes + column, address + column, is_there ? valid : 0);
+  }
+};
+
 // Where a request's keys and values of one head begin, in bytes.
 struct KeyRows {
   const char* k;

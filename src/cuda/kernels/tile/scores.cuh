@@ -101,10 +101,10 @@ __device__ __forceinline__ RowFinish finish_row(const ForwardParams& p, int head
     const float shrink = sum == 0 ? 0.0f : exp2_fast(top - joint);
     const float total = sum * shrink + exp2_fast(sink - joint);
     if (total == 0) return {0.0f, minus_infinity()};
-    return {p.keep_scale * shrink / total, (joint + log2f(total)) * kLn2};
+    return {__fdividef(p.keep_scale * shrink, total), (joint + log2_fast(total)) * kLn2};
   }
   if (sum == 0) return {0.0f, minus_infinity()};
-  return {p.keep_scale / sum, (top + log2f(sum)) * kLn2};
+  return {__fdividef(p.keep_scale, sum), (top + log2_fast(sum)) * kLn2};
 }
 
 }  // namespace flash_attn::cuda

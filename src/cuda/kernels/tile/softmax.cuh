@@ -17,6 +17,7 @@ template <int kStrips, bool kExact>
 struct RunningSoftmax {
   float top[2 * kStrips], sum[2 * kStrips];
   bool is_large = kExact;  // of any row of the warp
+  bool is_steady = false;  // weights may be taken with the maxima of earlier steps
 
   // A maximum moves only when some row of the warp would exceed 2^kLazy otherwise; sums and weights stay far from overflow.
   static constexpr float kLazy = 8.0f;
@@ -30,16 +31,16 @@ struct RunningSoftmax {
   }
 
   // Scores become weights 2^((score - top) * factor); alpha is what older results are multiplied by. Returns whether any alpha is
-  // not 1.
-  template <int kTiles>
-  __device__ __forceinline__ bool step(float (&s)[kStrips][kTiles][4], float factor, float (&alpha)[2 * kStrips]) {
+  // not 1. join(next) makes the rows' maxima those of all warps that share them.
+  template <int kTiles, class Join>
+  __device__ __forceinline__ bool step(float (&s)[kStrips][kTiles][4], float factor, float (&alpha)[2 * kStrips], Join&& join) {
     float next[2 * kStrips];
     float growth = 0;
 #pragma unroll
-    for (int n = 0; n < 2 * kStrips; ++n) {
-      next[n] = fmaxf(top[n], row_max(s, n / 2, n % 2));
-      growth = fmaxf(growth, (next[n] - top[n]) * factor);
-    }
+    for (int n = 0; n < 2 * kStrips; ++n) next[n] = fmaxf(top[n], row_max(s, n / 2, n % 2));
+    join(next);
+#pragma unroll
+    for (int n = 0; n < 2 * kStrips; ++n) growth = fmaxf(growth, (next[n] - top[n]) * factor);
     const bool moves = __any_sync(0xffffffffu, growth > kLazy);
     if (moves) {
       float size = 0;
@@ -50,7 +51,10 @@ struct RunningSoftmax {
         sum[n] *= alpha[n];
         if (next[n] != kLeastTop) size = fmaxf(size, fabsf(next[n]) * factor);
       }
-      if constexpr (!kExact) is_large = __any_sync(0xffffffffu, size > kModerate);
+      if constexpr (!kExact) {
+        is_large = __any_sync(0xffffffffu, size > kModerate);
+        is_steady = !is_large;
+      }
     }
     if (is_large) {
 #pragma unroll
@@ -60,6 +64,26 @@ struct RunningSoftmax {
       for (int n = 0; n < 2 * kStrips; ++n) weigh<false>(s, n / 2, n % 2, factor);
     }
     return moves;
+  }
+
+  // Two weights of lane row n, with the maximum of earlier steps, before anyone knows whether that is still good.
+  __device__ __forceinline__ void weigh_ahead(float& x, float& y, int n, float factor, float (&part)[2 * kStrips]) const {
+    const float base = -top[n] * factor;
+    x = exp2_fast(fmaf(x, factor, base));
+    y = exp2_fast(fmaf(y, factor, base));
+    part[n] += x;
+    part[n] += y;
+  }
+  // Whether one of `count` weights a lane is larger than a moving maximum would have made it.
+  __device__ __forceinline__ bool is_too_much(const float (&part)[2 * kStrips], int count) const {
+    float most = part[0];
+#pragma unroll
+    for (int n = 1; n < 2 * kStrips; ++n) most = fmaxf(most, part[n]);
+    return !(most <= count * 256.0f);
+  }
+  __device__ __forceinline__ void accept(const float (&part)[2 * kStrips]) {
+#pragma unroll
+    for (int n = 0; n < 2 * kStrips; ++n) sum[n] += part[n];
   }
 
   // The whole row's sum, on all lanes of a quad.

@@ -59,6 +59,12 @@ __device__ __forceinline__ Limits limits_of(const MaskRule& rule, int i) {
   return {static_cast<int>(keys.lo), static_cast<int>(keys.hi), static_cast<int>(keys.first)};
 }
 
+// Of a rule without left limits: query i does not see the keys from i + this on.
+__device__ __forceinline__ int right_offset(const MaskRule& rule) {
+  const long long right = rule.causal && rule.window_right != 0 ? 0 : rule.window_right;
+  return right < 0 ? 0x40000000 : static_cast<int>(clamp_to(rule.delta + right + 1, -0x80000000ll, 0x40000000));
+}
+
 // The limits of a run of rows. All three bounds grow with the row, so the first and last row tell everything.
 struct Reach {
   Limits first_row, last_row;

@@ -33,4 +33,27 @@ __device__ __forceinline__ void write_pair(char* row, int column, float x, float
   }
 }
 
+// 16 bytes at a multiple of 16.
+__device__ __forceinline__ void write_chunk(char* at, const unsigned (&x)[4]) {
+  *reinterpret_cast<float4*>(at) =
+      make_float4(__uint_as_float(x[0]), __uint_as_float(x[1]), __uint_as_float(x[2]), __uint_as_float(x[3]));
+}
+
+// Four words of each lane of a quad, transposed: lane l gets word l of every lane, in the lanes' order.
+__device__ __forceinline__ void transpose_quad(unsigned (&x)[4]) {
+  const bool odd = threadIdx.x & 1, high = threadIdx.x & 2;
+#pragma unroll
+  for (int n = 0; n < 4; n += 2) {
+    const unsigned got = __shfl_xor_sync(0xffffffffu, odd ? x[n] : x[n + 1], 1);
+    x[n] = odd ? got : x[n];
+    x[n + 1] = odd ? x[n + 1] : got;
+  }
+#pragma unroll
+  for (int n = 0; n < 2; ++n) {
+    const unsigned got = __shfl_xor_sync(0xffffffffu, high ? x[n] : x[n + 2], 2);
+    x[n] = high ? got : x[n];
+    x[n + 2] = high ? x[n + 2] : got;
+  }
+}
+
 }  // namespace flash_attn::cuda

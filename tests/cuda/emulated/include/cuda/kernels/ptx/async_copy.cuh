@@ -50,6 +50,9 @@ inline void store_shared_int2(unsigned address, int x, int y) {
   std::memcpy(shared_bytes_at(address, 8), &pair, 8);
 }
 inline int2 load_shared_int2(unsigned address) { return load_shared<int2>(address); }
+inline unsigned load_shared_u32(unsigned address) { return load_shared<unsigned>(address); }
+inline void store_shared_address(unsigned address, const char* x) { std::memcpy(shared_bytes_at(address, 8), &x, 8); }
+inline const char* load_shared_address(unsigned address) { return load_shared<const char*>(address); }
 inline float4 load_shared_float4(unsigned address) { return load_shared<float4>(address); }
 inline float2 load_shared_float2(unsigned address) { return load_shared<float2>(address); }
 
