@@ -19,29 +19,6 @@ __device__ __forceinline__ void put_pair(char* row, int column, float x, float y
   write_pair<kType, kColumns, kPairs>(row, column, x, y);
 }
 
-// Of a 4x4 matrix whose column n lane n of each quad holds, the row of that number.
-__device__ __forceinline__ void transpose_quad(unsigned (&word)[4]) {
-  const bool is_odd = threadIdx.x & 1, is_high = threadIdx.x & 2;
-#pragma unroll
-  for (int n = 0; n < 4; n += 2) {
-    const unsigned other = __shfl_xor_sync(0xffffffffu, is_odd ? word[n] : word[n + 1], 1);
-    if (is_odd) {
-      word[n] = other;
-    } else {
-      word[n + 1] = other;
-    }
-  }
-#pragma unroll
-  for (int n = 0; n < 2; ++n) {
-    const unsigned other = __shfl_xor_sync(0xffffffffu, is_high ? word[n] : word[n + 2], 2);
-    if (is_high) {
-      word[n] = other;
-    } else {
-      word[n + 2] = other;
-    }
-  }
-}
-
 // Can four tiles be written as 16 bytes a lane? `access`: bytes that rows are multiples of.
 template <DType kType, int kColumns, bool kAdds>
 constexpr bool writes_chunks(int access) {

@@ -39,20 +39,26 @@ __device__ __forceinline__ void write_chunk(char* at, const unsigned (&x)[4]) {
       make_float4(__uint_as_float(x[0]), __uint_as_float(x[1]), __uint_as_float(x[2]), __uint_as_float(x[3]));
 }
 
-// Four words of each lane of a quad, transposed: lane l gets word l of every lane, in the lanes' order.
-__device__ __forceinline__ void transpose_quad(unsigned (&x)[4]) {
-  const bool odd = threadIdx.x & 1, high = threadIdx.x & 2;
+// Of a 4x4 matrix whose column n lane n of each quad holds, the row of that number.
+__device__ __forceinline__ void transpose_quad(unsigned (&word)[4]) {
+  const bool is_odd = threadIdx.x & 1, is_high = threadIdx.x & 2;
 #pragma unroll
   for (int n = 0; n < 4; n += 2) {
-    const unsigned got = __shfl_xor_sync(0xffffffffu, odd ? x[n] : x[n + 1], 1);
-    x[n] = odd ? got : x[n];
-    x[n + 1] = odd ? x[n + 1] : got;
+    const unsigned other = __shfl_xor_sync(0xffffffffu, is_odd ? word[n] : word[n + 1], 1);
+    if (is_odd) {
+      word[n] = other;
+    } else {
+      word[n + 1] = other;
+    }
   }
 #pragma unroll
   for (int n = 0; n < 2; ++n) {
-    const unsigned got = __shfl_xor_sync(0xffffffffu, high ? x[n] : x[n + 2], 2);
-    x[n] = high ? got : x[n];
-    x[n + 2] = high ? x[n + 2] : got;
+    const unsigned other = __shfl_xor_sync(0xffffffffu, is_high ? word[n] : word[n + 2], 2);
+    if (is_high) {
+      word[n] = other;
+    } else {
+      word[n + 2] = other;
+    }
   }
 }
 
