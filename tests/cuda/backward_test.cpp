@@ -111,7 +111,7 @@ std::vector<CaseSpec> tiled_rows() {
   }
   add("one_row", 128, 1, 700, [](CaseSpec& s) { s.lengths_k = {700, 300}; });
   add("full_d96_v40", 96, 200, 300, [&](CaseSpec& s) { full(s), s.d_v = 40; });
-  add("window_d48_v112", 48, 300, 300, [](CaseSpec& s) { s.d_v = 112, s.window_left = 30; });
+  add("window_d48_v56", 48, 300, 300, [](CaseSpec& s) { s.d_v = 56, s.window_left = 30; });
   return rows;
 }
 
