@@ -14,8 +14,7 @@
 namespace flash_attn::cuda {
 namespace {
 
-constexpr const KernelEntry* kEntries[] = {&kSm90ForwardEntry, &kSm80ForwardEntry, &kSm80BackwardEntry,
-                                            &kSm90BackwardEntry};
+constexpr const KernelEntry* kEntries[] = {&kSm90ForwardEntry, &kSm80ForwardEntry, &kSm80BackwardEntry, &kSm90BackwardEntry};
 
 constexpr int64_t kRows = 512, kKeys = 512, kHeads = 4;
 
