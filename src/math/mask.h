@@ -33,6 +33,20 @@ FA_HOST_DEVICE long long floor_div(long long a, long long b) {
   return quotient * b > a ? quotient - 1 : quotient;
 }
 
+// The first key of the chunk that the diagonal stands in, or where that is not seen one that hides the same keys: a GPU divides 32
+// bits, since 64 take a call and the registers around it; its requests have at most 2^30 keys.
+FA_HOST_DEVICE long long chunk_begin(long long diagonal, long long chunk) {
+#ifdef __CUDACC_RTC__
+  constexpr long long most = 1LL << 30;
+  if (chunk > most) return diagonal < 0 ? -chunk : (diagonal < chunk ? 0 : chunk);
+  const int at = static_cast<int>(clamp_to(diagonal, -0x7FFFFFFF, 0x7FFFFFFF)), size = static_cast<int>(chunk);
+  const int quotient = at / size;
+  return static_cast<long long>(quotient * size > at ? quotient - 1 : quotient) * chunk;
+#else
+  return floor_div(diagonal, chunk) * chunk;
+#endif
+}
+
 FA_HOST_DEVICE KeyInterval key_interval(const MaskRule& rule, long long i) {
   const long long diagonal = i + rule.delta;
   long long right = rule.window_right;
@@ -40,7 +54,7 @@ FA_HOST_DEVICE KeyInterval key_interval(const MaskRule& rule, long long i) {
   long long lo = rule.window_left < 0 ? -kUnbounded : diagonal - rule.window_left;
   long long hi = right < 0 ? kUnbounded : diagonal + right + 1;
   if (rule.chunk > 0) {
-    const long long begin = floor_div(diagonal, rule.chunk) * rule.chunk;
+    const long long begin = chunk_begin(diagonal, rule.chunk);
     if (begin > lo) lo = begin;
     if (begin + rule.chunk < hi) hi = begin + rule.chunk;
   }
@@ -63,7 +77,7 @@ FA_HOST_DEVICE QueryInterval query_interval(const MaskRule& rule, long long s_q,
   long long lo = right < 0 ? -kUnbounded : j - rule.delta - right;
   long long hi = rule.window_left < 0 ? kUnbounded : j - rule.delta + rule.window_left + 1;
   if (rule.chunk > 0) {
-    const long long begin = floor_div(j, rule.chunk) * rule.chunk - rule.delta;
+    const long long begin = chunk_begin(j, rule.chunk) - rule.delta;
     if (begin > lo) lo = begin;
     if (begin + rule.chunk < hi) hi = begin + rule.chunk;
   }

@@ -14,7 +14,7 @@ namespace {
 const KernelForm kPreForm = {"bwd_pre",
                              "cuda/kernels/bwd_pre.cuh",
                              "BackwardPreConfig",
-                             "__launch_bounds__(kConfig.threads(), 4)",
+                             "__launch_bounds__(kConfig.threads(), 3)",
                              "const __grid_constant__ BackwardParams params",
                              "backward_pre<kConfig>(params);"};
 const KernelForm kPostForm = {"bwd_post",

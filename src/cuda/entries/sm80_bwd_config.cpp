@@ -76,7 +76,7 @@ bool fits_registers(const Sm80BackwardConfig& c, const Tile& tile) {
   const int dim = larger_dim(c);
   if (tile.warps == 8) return dim <= 128 || !is_rich(c);
   if (c.role != BackwardRole::keys && c.role != BackwardRole::queries) return true;
-  if (tile.blocks == 3) return dim <= 64 && is_lean(c) && c.role == BackwardRole::keys;
+  if (tile.blocks == 3) return dim <= 64 && is_lean(c) && c.role == BackwardRole::keys && c.sums_dq;
   return dim <= 64 ? !is_rich(c) : dim <= 128 && is_lean(c);
 }
 
@@ -109,6 +109,8 @@ Status set_tile(const DeviceInfo& device, Sm80BackwardConfig* c) {
   for (size_t n = 0; n < count; ++n) {
     if (!fits_registers(*c, tiles[n])) continue;
     set_layout(tiles[n], c);
+    // Where registers are fewest, products are not unrolled.
+    if (device.compute_capability >= 100) c->unroll = 1;
     if (fits_shared_memory(*c, device)) return {};
   }
   return unsupported("d %d and d_v %d need %d bytes of shared memory but GPU %d has %d for a block", c->d, c->d_v,

@@ -53,7 +53,9 @@ int key_tile(const Sm80ForwardConfig& c, int dim, const DeviceInfo& device) {
   if (dim <= 112) return 64;
   // Looking up pages takes registers too.
   if (dim > 128 && is_lean(c)) return c.is_paged && c.tile_q == kTallTile ? 32 : 64;
-  const bool is_crowded = c.tile_q == kTallTile && c.mask == KeyMask::right && (c.is_paged || device.compute_capability >= 100);
+  const bool is_crowded = c.tile_q == kTallTile && c.mask == KeyMask::right && c.is_paged;
+  const bool is_newer = c.tile_q == kTallTile && device.compute_capability >= 100;
+  if (dim <= 128 && is_newer) return c.mask == KeyMask::right ? 32 : 48;
   if (dim <= 128) return is_crowded || !is_lean(c) ? 48 : 64;
   return dim <= 224 ? 32 : 16;
 }

@@ -8,7 +8,9 @@ namespace flash_attn::cuda {
 
 __device__ __forceinline__ long long first_stat_row(const BackwardParams& p, const Request& request) {
   const long long tile = p.stat_tile;
-  if (p.cu_seqlens_q) return (request.q_row + request.index * tile) / tile * tile;
+  // Fits 32 bits (check_backward_features), which divide without a call.
+  if (p.cu_seqlens_q)
+    return static_cast<unsigned>(request.q_row + request.index * tile) / static_cast<unsigned>(p.stat_tile) * tile;
   return request.index * p.stat_tiles * tile;
 }
 
