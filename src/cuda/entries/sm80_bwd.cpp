@@ -32,10 +32,9 @@ struct MainKernel {
     cut_backward(problem, device, config, &cut);
   }
 
-  static PlannedKernel::Find finder(const Sm80BackwardConfig& config, const DeviceInfo& device) {
-    const int capability = device.compute_capability;
-    return [config, capability](LoadPolicy policy, const LoadedKernel** kernel) {
-      return get_kernel(kBackwardForm, config, capability, policy, kernel);
+  static PlannedKernel::Find finder(const Sm80BackwardConfig& chosen, const DeviceInfo& device) {
+    return [chosen, capability = device.compute_capability](LoadPolicy policy, const LoadedKernel** loaded) {
+      return get_kernel(kBackwardForm, chosen, capability, policy, loaded);
     };
   }
 
