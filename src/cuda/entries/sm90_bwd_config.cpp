@@ -124,10 +124,9 @@ Status supports_sm90_backward(const Problem& p, const DeviceInfo& device) {
   FA_TRY(check_features(p));
   const Sm90BackwardConfig config = configure_sm90_backward(p);
   FA_TRY(check_maps(p, map_backward_shapes(p, config)));
-  if (key_tiles(p) > 0 && p.b * p.h_k > kMostBlocks / key_tiles(p))
-    return unsupported("there are %lld key heads of %lld tiles but the kernel takes %lld together",
-                       static_cast<long long>(p.b * p.h_k), static_cast<long long>(key_tiles(p)),
-                       static_cast<long long>(kMostBlocks));
+  const long long heads = p.b * p.h_k, tiles = key_tiles(p), most = kMostBlocks;
+  if (tiles > 0 && heads > most / tiles)
+    return unsupported("there are %lld key heads of %lld tiles but the kernel takes %lld together", heads, tiles, most);
   const int needed = Sm90BackwardLayout(config).total;
   if (needed > device.shared_bytes)
     return unsupported("d %lld with d_v %lld needs %d bytes of shared memory and the device has %d", static_cast<long long>(p.d),

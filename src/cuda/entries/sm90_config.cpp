@@ -124,7 +124,8 @@ void use_three_groups(int tile_k, Sm90ForwardConfig* c) {
 
 // Keys that the last, partly filled tile of a short request adds, as a share.
 double waste_of(int64_t keys, int tile_k) {
-  return static_cast<double>((keys + tile_k - 1) / tile_k * tile_k) / static_cast<double>(std::max<int64_t>(keys, 1));
+  const int64_t tiled = (keys + tile_k - 1) / tile_k * tile_k;
+  return static_cast<double>(tiled) / static_cast<double>(std::max<int64_t>(keys, 1));
 }
 
 // Wide heads: O fills the registers, so the next item waits for this one's epilogue.
@@ -185,8 +186,8 @@ Status set_schedule(const Problem& p, const DeviceInfo& device, int64_t rows, Sm
 
 // How full tiles of 128 rows (64, if that is all there are) are.
 double fill_of(int64_t rows) {
-  const int64_t tile = rows <= 64 ? 64 : 128;
-  return static_cast<double>(rows) / static_cast<double>((rows + tile - 1) / tile * tile);
+  const int64_t tile = rows <= 64 ? 64 : 128, tiled = (rows + tile - 1) / tile * tile;
+  return static_cast<double>(rows) / static_cast<double>(tiled);
 }
 
 bool packs_heads(const Problem& p) {
