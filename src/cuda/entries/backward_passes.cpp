@@ -2,9 +2,9 @@
 #include "cuda/entries/backward_passes.h"
 
 #include "cuda/entries/entry.h"
+#include "cuda/entries/forward_choices.h"
 #include "cuda/entries/forward_params.h"
-#include "cuda/entries/sm80_config.h"
-#include "cuda/jit/source.h"
+#include "cuda/entries/planned_kernel.h"
 
 #include <algorithm>
 
@@ -121,15 +121,6 @@ BackwardDeadConfig dead_config(const Problem& p) {
 
 bool is_needed(const BackwardDeadConfig& c) { return c.clears_dq || c.clears_dk || c.clears_dv || c.clears_dbias; }
 
-template <class Config>
-PlannedKernel planned(const KernelForm& form, const Config& config, const DeviceInfo& device, int shared_bytes) {
-  const int capability = device.compute_capability;
-  const auto find = [&form, config, capability](LoadPolicy policy, const LoadedKernel** kernel) {
-    return get_kernel(form, config, capability, policy, kernel);
-  };
-  return PlannedKernel(find, config_name(form, config), device, shared_bytes);
-}
-
 }  // namespace
 
 Status check_backward_features(const Problem& p) {
@@ -196,10 +187,10 @@ BackwardPasses::BackwardPasses(const Problem& problem, const DeviceInfo& device,
       post_config_(post_config(problem, shape)),
       dead_config_(dead_config(problem)),
       heads_config_{reads_lengths(problem)},
-      pre_(planned(kPreForm, pre_config_, device, 0)),
-      post_(planned(kPostForm, post_config_, device, 0)),
-      dead_(planned(kDeadForm, dead_config_, device, 0)),
-      heads_(planned(kHeadsForm, heads_config_, device, heads_config_.shared_bytes())),
+      pre_(planned_kernel(kPreForm, pre_config_, device, 0)),
+      post_(planned_kernel(kPostForm, post_config_, device, 0)),
+      dead_(planned_kernel(kDeadForm, dead_config_, device, 0)),
+      heads_(planned_kernel(kHeadsForm, heads_config_, device, heads_config_.shared_bytes())),
       scratch_bytes_(backward_scratch_bytes(problem, shape)) {}
 
 std::string BackwardPasses::text() const {
@@ -239,9 +230,7 @@ BackwardParams BackwardPasses::bind(const fa_attention_args& args, void* scratch
   return to;
 }
 
-unsigned BackwardPasses::blocks(int64_t work) const {
-  return static_cast<unsigned>(problem_.sm_limit > 0 ? std::min<int64_t>(work, problem_.sm_limit) : work);
-}
+unsigned BackwardPasses::blocks(int64_t work) const { return limited_blocks(work, problem_.sm_limit); }
 
 Status BackwardPasses::prepare(void* context) const {
   const auto in = static_cast<CUcontext>(context);

@@ -33,6 +33,39 @@ bool splits_freely(const Problem& p) {
   return p.may_use_workspace && p.num_splits == 0 && p.split_size == 0 && (p.flags & FA_FLAG_BATCH_INVARIANT) == 0;
 }
 
+int multiprocessors_of(const Problem& p, const DeviceInfo& device) {
+  return p.sm_limit > 0 ? std::min(p.sm_limit, device.multiprocessors) : device.multiprocessors;
+}
+
+unsigned limited_blocks(int64_t work, int sm_limit) {
+  return static_cast<unsigned>(sm_limit > 0 ? std::min<int64_t>(work, sm_limit) : work);
+}
+
+int asked_splits(const Problem& p, int tile_k) {
+  if (p.num_splits > 0) return p.num_splits;
+  if (p.split_size > 0) {
+    const int64_t keys = split_keys_of(p, tile_k);
+    return static_cast<int>(std::max<int64_t>(1, (p.max_s_k + keys - 1) / keys));
+  }
+  return splits_freely(p) ? 0 : 1;
+}
+
+int split_keys_of(const Problem& p, int tile_k) {
+  return static_cast<int>((std::min(p.split_size, kMostKeys) + tile_k - 1) / tile_k * tile_k);
+}
+
+size_t partial_bytes(const Problem& p, int tile_q) { return static_cast<size_t>(tile_q) * static_cast<size_t>(p.d_v + 2) * 4; }
+
+void cut_into_items(const Problem& p, int tile_q, int tile_k, int splits, ForwardParams* params) {
+  const int64_t rows = p.max_s_q * int64_t{params->pack.value}, tiles = (rows + tile_q - 1) / tile_q;
+  params->tiles_q = make_divisor(static_cast<unsigned>(std::max<int64_t>(1, tiles)));
+  params->splits = make_divisor(static_cast<unsigned>(splits));
+  params->split_keys = split_keys_of(p, tile_k);
+  params->items = static_cast<int>(params->heads * tiles * splits);
+  const int64_t in_tile = std::min<int64_t>(tile_q, rows);
+  params->combine_groups = static_cast<int>(std::max<int64_t>(1, (in_tile + CombineConfig::kWarps - 1) / CombineConfig::kWarps));
+}
+
 int64_t visible_keys(const Problem& p) {
   if (p.window_left < 0 || p.window_right < 0) return p.max_s_k;
   return std::min(p.max_s_k, p.window_left + p.window_right + p.max_s_q + p.first_keys);

@@ -3,9 +3,8 @@
 #include "core/backend.h"
 #include "cuda/entries/backward_passes.h"
 #include "cuda/entries/entry.h"
+#include "cuda/entries/planned_kernel.h"
 #include "cuda/entries/sm80_bwd_config.h"
-#include "cuda/jit/source.h"
-#include "cuda/launch.h"
 
 #include <memory>
 #include <new>
@@ -27,15 +26,9 @@ struct MainKernel {
   PlannedKernel kernel;
 
   MainKernel(const Problem& problem, const DeviceInfo& device, const Sm80BackwardConfig& chosen, int stat_tile)
-      : config(chosen), kernel(finder(chosen, device), config_name(kBackwardForm, chosen), device, chosen.shared_bytes()) {
+      : config(chosen), kernel(planned_kernel(kBackwardForm, chosen, device, chosen.shared_bytes())) {
     cut.stat_tile = stat_tile;
     cut_backward(problem, device, config, &cut);
-  }
-
-  static PlannedKernel::Find finder(const Sm80BackwardConfig& chosen, const DeviceInfo& device) {
-    return [chosen, capability = device.compute_capability](LoadPolicy policy, const LoadedKernel** loaded) {
-      return get_kernel(kBackwardForm, chosen, capability, policy, loaded);
-    };
   }
 
   BackwardParams params(const BackwardParams& bound) const {

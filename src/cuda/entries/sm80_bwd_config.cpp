@@ -35,14 +35,7 @@ void set_features(const Problem& p, Sm80BackwardConfig* c) {
   c->d_v = static_cast<int>(p.d_v);
   c->copies_dout = p.o_dtype != p.dtype;
   c->access = backward_access(p, c->copies_dout);
-  c->mask = key_mask_of(p);
-  c->has_softcap = p.softcap > 0;
-  c->has_alibi = p.has_alibi;
-  c->bias_dtype = p.has_bias ? p.bias_dtype : DType::none;
-  c->has_bool_mask = p.has_mask;
-  c->has_tree = p.has_tree_mask;
-  c->has_dropout = p.dropout_p > 0;
-  c->has_lengths = reads_lengths(p);
+  set_score_features(p, c);
 }
 
 void set_gradients(const Problem& p, Sm80BackwardConfig* c) {

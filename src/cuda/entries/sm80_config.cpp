@@ -13,7 +13,6 @@ namespace flash_attn::cuda {
 namespace {
 
 constexpr int64_t kMostDim = 256;
-constexpr int64_t kMostKeys = int64_t{1} << 30;
 constexpr int64_t kMostRows = (int64_t{1} << 31) - 256;
 constexpr int64_t kMostItems = (int64_t{1} << 31) - 256;
 constexpr int kTallTile = 128, kShortTile = 64, kLeastTile = 32, kLeastKeyTile = 16;
@@ -30,16 +29,9 @@ void set_features(const Problem& p, Sm80ForwardConfig* c) {
       {access_of(p.q, element, p.q_alignment), access_of(p.k, element, p.k_alignment), access_of(p.v, element, p.v_alignment)});
   c->o_pairs = writes_pairs(p);
   c->o_chunks = p.d_v % 8 == 0 && dtype_bytes(p.o_dtype) == 2 && access_of(p.o, 2, p.o_alignment) == 16;
-  c->mask = key_mask_of(p);
-  c->has_softcap = p.softcap > 0;
-  c->has_alibi = p.has_alibi;
-  c->bias_dtype = p.has_bias ? p.bias_dtype : DType::none;
-  c->has_bool_mask = p.has_mask;
-  c->has_tree = p.has_tree_mask;
+  set_score_features(p, c);
   c->is_scaled = c->has_softcap || c->has_alibi || p.has_bias || p.has_mask || p.has_tree_mask || scales_scores(p);
-  c->has_dropout = p.dropout_p > 0;
   c->is_paged = p.kv_layout == KvLayout::paged;
-  c->has_lengths = reads_lengths(p);
 }
 
 // Plain 16-bit attention, whose weights can be made with the maxima of earlier blocks and whose registers hold two strips a warp.
@@ -117,18 +109,11 @@ Status force_tile(const Problem& p, Sm80ForwardConfig* c) {
 }
 
 // Blocks that run at a time.
-int64_t resident_blocks(const Problem& p, const DeviceInfo& device) {
-  return 2 * int64_t{p.sm_limit > 0 ? std::min(p.sm_limit, device.multiprocessors) : device.multiprocessors};
-}
+int64_t resident_blocks(const Problem& p, const DeviceInfo& device) { return 2 * int64_t{multiprocessors_of(p, device)}; }
 
 // Few tiles over many keys leave multiprocessors idle: cut the keys so that about every one has work.
 int choose_splits(const Problem& p, const DeviceInfo& device, const Sm80ForwardConfig& c) {
-  if (p.num_splits > 0) return p.num_splits;
-  if (p.split_size > 0) {
-    const int64_t keys = split_keys_of(p, c.tile_k);
-    return static_cast<int>(std::max<int64_t>(1, (p.max_s_k + keys - 1) / keys));
-  }
-  if (!splits_freely(p)) return 1;
+  if (const int asked = asked_splits(p, c.tile_k); asked > 0) return asked;
   const int64_t items = count_items(p, c.tile_q, 1);
   const int64_t blocks = (visible_keys(p) + c.tile_k - 1) / c.tile_k;
   if (items == 0 || 10 * items >= 4 * resident_blocks(p, device) || blocks <= 4) return 1;
@@ -173,12 +158,6 @@ int64_t tiles_of(const Problem& p, int tile_q) {
 int64_t count_items(const Problem& p, int tile_q, int splits) {
   return p.b * (p.dropout_p > 0 ? p.h_q : p.h_k) * tiles_of(p, tile_q) * splits;
 }
-
-int split_keys_of(const Problem& p, int tile_k) {
-  return static_cast<int>((std::min(p.split_size, kMostKeys) + tile_k - 1) / tile_k * tile_k);
-}
-
-size_t partial_bytes(const Problem& p, int tile_q) { return static_cast<size_t>(tile_q) * static_cast<size_t>(p.d_v + 2) * 4; }
 
 Status configure_sm80(const Problem& p, const DeviceInfo& device, Sm80ForwardConfig* config, int* splits) {
   set_features(p, config);

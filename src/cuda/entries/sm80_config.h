@@ -18,12 +18,6 @@ Status configure_sm80(const Problem& problem, const DeviceInfo& device, Sm80Forw
 int64_t tiles_of(const Problem& problem, int tile_q);
 int64_t count_items(const Problem& problem, int tile_q, int splits);
 
-// Keys of a split where the caller set split_size, rounded up to whole tiles; else 0.
-int split_keys_of(const Problem& problem, int tile_k);
-
-// Of one item's partial result.
-size_t partial_bytes(const Problem& problem, int tile_q);
-
 WorkspaceSize bound_sm80_workspace(const Problem& maxima, const DeviceInfo& device);
 
 }  // namespace flash_attn::cuda

@@ -1,10 +1,12 @@
 // Host half of the mma.sync forward kernel (kernels/sm80_fwd.cuh): what it serves, which tiles it takes, how a run is cut into
 // items, and the plan that launches it.
 #include "core/backend.h"
-#include "cuda/entries/combine.h"
 #include "cuda/entries/entry.h"
+#include "cuda/entries/forward_choices.h"
 #include "cuda/entries/forward_params.h"
+#include "cuda/entries/planned_kernel.h"
 #include "cuda/entries/sm80_config.h"
+#include "cuda/entries/split_merge.h"
 #include "cuda/jit/source.h"
 #include "cuda/kernels/configs.h"
 #include "cuda/kernels/params.h"
@@ -22,17 +24,6 @@ const KernelForm kForwardForm = {"sm80_fwd",
                                  "__launch_bounds__(kConfig.threads(), kConfig.blocks_per_sm)",
                                  "const __grid_constant__ ForwardParams params",
                                  "sm80_forward<kConfig>(params);"};
-}  // namespace
-
-extern const KernelForm kCombineForm;
-const KernelForm kCombineForm = {"sm80_combine",
-                                 "cuda/kernels/combine.cuh",
-                                 "CombineConfig",
-                                 "__launch_bounds__(kConfig.threads())",
-                                 "const __grid_constant__ ForwardParams params",
-                                 "combine_splits<kConfig>(params);"};
-
-namespace {
 
 // Heads whose keys and values half of the L2 cache holds are swept together.
 int section_of(const Problem& p, const DeviceInfo& device, int heads) {
@@ -40,15 +31,10 @@ int section_of(const Problem& p, const DeviceInfo& device, int heads) {
   return static_cast<int>(std::clamp<int64_t>(device.l2_bytes / 2 / bytes, 1, std::max(heads, 1)));
 }
 
-ForwardParams cut_into_items(const Problem& p, const DeviceInfo& device, const Sm80ForwardConfig& config, int splits) {
+ForwardParams shape_sm80_params(const Problem& p, const DeviceInfo& device, const Sm80ForwardConfig& config, int splits) {
   ForwardParams params = shape_params(p, p.dropout_p == 0);
-  params.tiles_q = make_divisor(static_cast<unsigned>(std::max<int64_t>(1, tiles_of(p, config.tile_q))));
-  params.splits = make_divisor(static_cast<unsigned>(splits));
-  params.split_keys = split_keys_of(p, config.tile_k);
+  cut_into_items(p, config.tile_q, config.tile_k, splits, &params);
   params.section = section_of(p, device, params.heads);
-  params.items = static_cast<int>(count_items(p, config.tile_q, splits));
-  const int64_t rows = std::min<int64_t>(config.tile_q, p.max_s_q * static_cast<int64_t>(params.pack.value));
-  params.combine_groups = static_cast<int>(std::max<int64_t>(1, (rows + CombineConfig::kWarps - 1) / CombineConfig::kWarps));
   return params;
 }
 
@@ -66,10 +52,9 @@ class Sm80Plan final : public Plan {
   Sm80Plan(const Problem& problem, const DeviceInfo& device, const Sm80ForwardConfig& config, int splits)
       : problem_(problem),
         config_(config),
-        combine_config_(combine_config(config)),
-        params_(cut_into_items(problem, device, config, splits)),
+        params_(shape_sm80_params(problem, device, config, splits)),
         kernel_(planned_kernel(kForwardForm, config_, device, config.shared_bytes())),
-        combine_(planned_kernel(kCombineForm, combine_config_, device, 0)),
+        merge_(problem, device, combine_config(config)),
         name_("cuda/sm80_fwd/" + arch_name(device.compute_capability)) {}
 
   const char* kernel() const override { return name_.c_str(); }
@@ -90,7 +75,7 @@ class Sm80Plan final : public Plan {
 
   Status prepare(void* context) const override {
     FA_TRY(kernel_.prepare(static_cast<CUcontext>(context)));
-    return config_.has_splits ? combine_.prepare(static_cast<CUcontext>(context)) : Status();
+    return config_.has_splits ? merge_.prepare(static_cast<CUcontext>(context)) : Status();
   }
 
   Status init_state(void*, size_t, void*) const override { return {}; }
@@ -100,25 +85,19 @@ class Sm80Plan final : public Plan {
     ForwardParams params = params_;
     bind_pointers(problem_, args, &params);
     params.partials = static_cast<float*>(workspace.scratch);
-    FA_TRY(kernel_.launch(
-        static_cast<CUstream>(stream), run_flags,
-        {blocks(params.items), static_cast<unsigned>(config_.threads()), static_cast<unsigned>(config_.shared_bytes())}, &params));
-    if (!config_.has_splits) return {};
-    const int64_t groups = int64_t{params.items} / params.splits.value * params.combine_groups;
-    return combine_.launch(static_cast<CUstream>(stream), run_flags,
-                           {blocks(groups), static_cast<unsigned>(combine_config_.threads()), 0}, &params);
+    FA_TRY(kernel_.launch(static_cast<CUstream>(stream), run_flags,
+                          {limited_blocks(params.items, problem_.sm_limit), static_cast<unsigned>(config_.threads()),
+                           static_cast<unsigned>(config_.shared_bytes())},
+                          &params));
+    return config_.has_splits ? merge_.launch(static_cast<CUstream>(stream), run_flags, params) : Status();
   }
 
  private:
-  unsigned blocks(int64_t work) const {
-    return static_cast<unsigned>(problem_.sm_limit > 0 ? std::min<int64_t>(work, problem_.sm_limit) : work);
-  }
-
   Problem problem_;
   Sm80ForwardConfig config_;
-  CombineConfig combine_config_;
   ForwardParams params_;
-  PlannedKernel kernel_, combine_;
+  PlannedKernel kernel_;
+  SplitMerge merge_;
   std::string name_;
 };
 
@@ -142,7 +121,7 @@ Status list_kernels(const Problem& problem, const DeviceInfo& device, std::vecto
   int splits = 1;
   FA_TRY(configure_sm80(problem, device, &config, &splits));
   requests->push_back(kernel_request(kForwardForm, config, device.compute_capability));
-  if (config.has_splits) requests->push_back(kernel_request(kCombineForm, combine_config(config), device.compute_capability));
+  if (config.has_splits) requests->push_back(merge_request(combine_config(config), device));
   return {};
 }
 

@@ -4,10 +4,9 @@
 #include "cuda/driver.h"
 #include "cuda/entries/backward_passes.h"
 #include "cuda/entries/entry.h"
+#include "cuda/entries/planned_kernel.h"
 #include "cuda/entries/sm90_bwd_config.h"
-#include "cuda/jit/source.h"
 #include "cuda/jit/wgmma_text.h"
-#include "cuda/launch.h"
 
 #include <new>
 #include <set>
@@ -38,7 +37,7 @@ class Sm90BackwardPlan final : public Plan {
         arguments_(shape_sm90_backward(problem, device, config)),
         passes_(problem, device, sm90_backward_shape(config)),
         turn_bytes_(sm90_turn_bytes(problem, passes_.params(), config)),
-        kernel_(find_kernel(config, device), config_name(kBackwardForm, config), device, Sm90BackwardLayout(config).total),
+        kernel_(planned_kernel(kBackwardForm, config, device, Sm90BackwardLayout(config).total)),
         name_("cuda/sm90_bwd/" + arch_name(device.compute_capability)) {}
 
   const char* kernel() const override { return name_.c_str(); }
@@ -78,12 +77,6 @@ class Sm90BackwardPlan final : public Plan {
   }
 
  private:
-  static PlannedKernel::Find find_kernel(const Sm90BackwardConfig& config, const DeviceInfo& device) {
-    return [config, capability = device.compute_capability](LoadPolicy policy, const LoadedKernel** kernel) {
-      return get_kernel(kBackwardForm, config, capability, policy, kernel);
-    };
-  }
-
   int blocks() const { return arguments_.units * arguments_.tiles_k; }
 
   // Tensors without elements need no pointer, but a map does.

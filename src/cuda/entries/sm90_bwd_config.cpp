@@ -2,6 +2,7 @@
 #include "cuda/entries/sm90_bwd_config.h"
 
 #include "cuda/entries/entry.h"
+#include "cuda/entries/forward_choices.h"
 #include "cuda/entries/forward_params.h"
 
 #include <algorithm>
@@ -14,12 +15,6 @@ constexpr int64_t kMostBlocks = 0x7fffffff;
 constexpr int64_t kWidest = 128;
 
 int round_up_16(int64_t x) { return static_cast<int>((x + 15) / 16 * 16); }
-
-Sm90Mask mask_of(const Problem& p) {
-  if (p.window_left >= 0 || p.chunk > 0) return Sm90Mask::interval;
-  const bool may_be_causal = p.mask_kind == MaskKind::causal || p.mask_kind == MaskKind::per_request;
-  return may_be_causal || p.window_right >= 0 ? Sm90Mask::right : Sm90Mask::none;
-}
 
 Status check_features(const Problem& p) {
   if (p.dtype == DType::f32) return unsupported("dtype f32 has no matrix instructions of full precision");
@@ -72,7 +67,7 @@ Sm90BackwardConfig configure_sm90_backward(const Problem& p) {
   c.d_v = round_up_16(p.d_v);
   // Half of dq's rows to each consumer warp group, or half of its columns.
   c.tile_q = c.d <= Sm90BackwardConfig::kSlab ? 128 : 64;
-  c.mask = mask_of(p);
+  c.mask = key_mask_of(p);
   c.has_softcap = p.softcap > 0;
   c.has_alibi = p.has_alibi;
   c.has_lengths = reads_lengths(p);
@@ -145,7 +140,7 @@ Sm90BackwardArguments shape_sm90_backward(const Problem& p, const DeviceInfo& de
   // Key heads whose queries, and sums of dq, half of the L2 cache holds are swept together: where tiles take unequal time or wait
   // for each other, that evens blocks out.
   const int64_t bytes = std::max<int64_t>(p.max_s_q * p.group * (6 * c.d + 2 * c.d_v), 1);
-  const bool is_even = c.mask == Sm90Mask::none && !c.is_deterministic;
+  const bool is_even = c.mask == KeyMask::none && !c.is_deterministic;
   const int64_t heads = is_even ? 1 : std::clamp<int64_t>(device.l2_bytes / 2 / bytes, 1, 16);
   to.section = static_cast<int>(std::clamp<int64_t>(heads, 1, std::max<int64_t>(to.units, 1)));
   to.batch_rows_q = static_cast<int>(batch_rows(maps.q));

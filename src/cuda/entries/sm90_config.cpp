@@ -26,10 +26,6 @@ int round_up_16(int64_t x) { return static_cast<int>((x + 15) / 16 * 16); }
 
 bool is_batch_invariant(const Problem& p) { return (p.flags & FA_FLAG_BATCH_INVARIANT) != 0; }
 
-int multiprocessors_of(const Problem& p, const DeviceInfo& device) {
-  return p.sm_limit > 0 ? std::min(p.sm_limit, device.multiprocessors) : device.multiprocessors;
-}
-
 // Rows from one batch to the next.
 int64_t batch_rows(const MapShape& map) { return map.batches > 1 ? map.axes.batch / map.axes.row : 0; }
 
@@ -202,12 +198,7 @@ int64_t count_tiles(const Problem& p, bool packs, int tile_q) {
 
 // Few tiles over many keys leave multiprocessors idle: cut the keys so that about every one has work.
 int choose_splits(const Problem& p, const DeviceInfo& device, bool packs, const Sm90ForwardConfig& c) {
-  if (p.num_splits > 0) return p.num_splits;
-  if (p.split_size > 0) {
-    const int64_t keys = split_keys_of(p, c.tile_k);
-    return static_cast<int>(std::max<int64_t>(1, (p.max_s_k + keys - 1) / keys));
-  }
-  if (!splits_freely(p)) return 1;
+  if (const int asked = asked_splits(p, c.tile_k); asked > 0) return asked;
   const int64_t tiles = count_tiles(p, packs, c.tile_q()), blocks = (visible_keys(p) + c.tile_k - 1) / c.tile_k;
   const int64_t multiprocessors = multiprocessors_of(p, device);
   if (tiles == 0 || 2 * tiles > multiprocessors || blocks <= 4) return 1;
@@ -221,15 +212,8 @@ void set_features(const Problem& p, Sm90ForwardConfig* c) {
   c->d_v = round_up_16(p.d_v);
   c->row_d = c->d;
   c->row_d_v = c->d_v;
-  c->mask = key_mask_of(p);
+  set_score_features(p, c);
   c->is_scaled = scales_scores(p);
-  c->has_softcap = p.softcap > 0;
-  c->has_alibi = p.has_alibi;
-  c->bias_dtype = p.has_bias ? p.bias_dtype : DType::none;
-  c->has_bool_mask = p.has_mask;
-  c->has_tree = p.has_tree_mask;
-  c->has_dropout = p.dropout_p > 0;
-  c->has_lengths = reads_lengths(p);
   c->is_dynamic = (c->mask != KeyMask::none || c->has_lengths) && p.may_use_workspace;
 }
 
@@ -299,11 +283,7 @@ Status choose_sm90(const Problem& p, const DeviceInfo& device, Sm90Choice* choic
 ForwardParams shape_sm90_params(const Problem& p, const DeviceInfo& device, const Sm90Choice& choice) {
   const Sm90ForwardConfig& c = choice.config;
   ForwardParams to = shape_params(p, choice.packs);
-  const int64_t rows = p.max_s_q * (choice.packs ? p.group : 1), tiles_q = (rows + c.tile_q() - 1) / c.tile_q();
-  to.tiles_q = make_divisor(static_cast<unsigned>(std::max<int64_t>(1, tiles_q)));
-  to.splits = make_divisor(static_cast<unsigned>(choice.splits));
-  to.split_keys = split_keys_of(p, c.tile_k);
-  to.items = static_cast<int>(count_tiles(p, choice.packs, c.tile_q()) * choice.splits);
+  cut_into_items(p, c.tile_q(), c.tile_k, choice.splits, &to);
   // Heads of a section are swept together, the longest tiles first: enough of them that the last section ends with all
   // multiprocessors at work, few enough that short keys stay in cache, in sections of one size. Without a mask a head's tiles
   // follow each other, as do heads of one key head.
@@ -311,14 +291,12 @@ ForwardParams shape_sm90_params(const Problem& p, const DeviceInfo& device, cons
   int64_t wanted = shared;
   if (c.mask != KeyMask::none) {
     const int64_t key_bytes = std::max<int64_t>(p.max_s_k * (p.d + p.d_v) * 2, 1);
-    const int64_t busy = 4 * device.multiprocessors / std::max<int64_t>(1, tiles_q), cached = device.l2_bytes / 4 / key_bytes;
+    const int64_t busy = 4 * device.multiprocessors / int64_t{to.tiles_q.value}, cached = device.l2_bytes / 4 / key_bytes;
     wanted = std::max(kLeastSection, std::min(busy, cached));
   }
   const int64_t sections = std::max<int64_t>(1, heads / std::max<int64_t>(wanted, 1));
   const int64_t section = (heads + sections - 1) / sections;
   to.section = static_cast<int>(std::clamp<int64_t>((section + shared - 1) / shared * shared, 1, heads));
-  const int64_t in_tile = std::min<int64_t>(c.tile_q(), rows);
-  to.combine_groups = static_cast<int>(std::max<int64_t>(1, (in_tile + CombineConfig::kWarps - 1) / CombineConfig::kWarps));
   return to;
 }
 

@@ -1,10 +1,12 @@
 // Host half of the Hopper forward kernel (kernels/sm90_fwd.cuh): the plan that encodes its maps and launches it.
 #include "core/backend.h"
 #include "cuda/driver.h"
-#include "cuda/entries/combine.h"
 #include "cuda/entries/entry.h"
+#include "cuda/entries/forward_choices.h"
 #include "cuda/entries/forward_params.h"
+#include "cuda/entries/planned_kernel.h"
 #include "cuda/entries/sm80_config.h"
+#include "cuda/entries/split_merge.h"
 #include "cuda/entries/sm90_config.h"
 #include "cuda/jit/source.h"
 #include "cuda/jit/wgmma_text.h"
@@ -48,11 +50,10 @@ class Sm90Plan final : public Plan {
   Sm90Plan(const Problem& problem, const DeviceInfo& device, Sm90Choice choice)
       : problem_(problem),
         choice_(std::move(choice)),
-        combine_config_(combine_config(choice_.config)),
         params_(shape_sm90_params(problem, device, choice_)),
-        multiprocessors_(problem.sm_limit > 0 ? std::min(problem.sm_limit, device.multiprocessors) : device.multiprocessors),
+        multiprocessors_(multiprocessors_of(problem, device)),
         kernel_(planned_kernel(kForwardForm, choice_.config, device, Sm90Layout(choice_.config).total)),
-        combine_(planned_kernel(kCombineForm, combine_config_, device, 0)),
+        merge_(problem, device, combine_config(choice_.config)),
         name_("cuda/sm90_fwd/" + arch_name(device.compute_capability)) {}
 
   const char* kernel() const override { return name_.c_str(); }
@@ -77,7 +78,7 @@ class Sm90Plan final : public Plan {
 
   Status prepare(void* context) const override {
     FA_TRY(kernel_.prepare(static_cast<CUcontext>(context)));
-    return config().has_splits ? combine_.prepare(static_cast<CUcontext>(context)) : Status();
+    return config().has_splits ? merge_.prepare(static_cast<CUcontext>(context)) : Status();
   }
 
   Status init_state(void* state, size_t, void* stream) const override {
@@ -102,12 +103,7 @@ class Sm90Plan final : public Plan {
                           {static_cast<unsigned>(blocks()), static_cast<unsigned>(config().threads()),
                            static_cast<unsigned>(Sm90Layout(config()).total)},
                           &arguments));
-    if (!config().has_splits) return {};
-    const int64_t groups = int64_t{params_.items} / params_.splits.value * params_.combine_groups;
-    const int64_t combining = problem_.sm_limit > 0 ? std::min<int64_t>(groups, problem_.sm_limit) : groups;
-    return combine_.launch(static_cast<CUstream>(stream), run_flags,
-                           {static_cast<unsigned>(combining), static_cast<unsigned>(combine_config_.threads()), 0},
-                           &arguments.params);
+    return config().has_splits ? merge_.launch(static_cast<CUstream>(stream), run_flags, arguments.params) : Status();
   }
 
  private:
@@ -128,10 +124,10 @@ class Sm90Plan final : public Plan {
 
   Problem problem_;
   Sm90Choice choice_;
-  CombineConfig combine_config_;
   ForwardParams params_;
   int multiprocessors_;
-  PlannedKernel kernel_, combine_;
+  PlannedKernel kernel_;
+  SplitMerge merge_;
   std::string name_;
 };
 
@@ -157,8 +153,7 @@ Status list_kernels(const Problem& problem, const DeviceInfo& device, std::vecto
   Sm90Choice choice;
   FA_TRY(choose_sm90(problem, device, &choice));
   requests->push_back(kernel_request(kForwardForm, choice.config, device.compute_capability));
-  if (choice.config.has_splits)
-    requests->push_back(kernel_request(kCombineForm, combine_config(choice.config), device.compute_capability));
+  if (choice.config.has_splits) requests->push_back(merge_request(combine_config(choice.config), device));
   return {};
 }
 

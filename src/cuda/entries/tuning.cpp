@@ -1,6 +1,8 @@
 // See tuning.h.
 #include "cuda/entries/tuning.h"
 
+#include "cuda/entries/forward_choices.h"
+
 #include <algorithm>
 
 namespace flash_attn::cuda {
@@ -51,7 +53,7 @@ ProblemClass classify(const Problem& p, const DeviceInfo& device) {
   found.mask = mask_class(p);
   found.features = feature_class(p);
   if ((p.flags & FA_FLAG_BATCH_INVARIANT) != 0) return found;
-  const int64_t multiprocessors = p.sm_limit > 0 ? std::min(p.sm_limit, device.multiprocessors) : device.multiprocessors;
+  const int64_t multiprocessors = multiprocessors_of(p, device);
   const int64_t tiles = divide_up(p.max_s_q, kTileRows) * p.h_q * p.b, blocks = divide_up(reachable_keys(p), kBlockKeys);
   found.rows = p.max_s_q <= kTileRows ? RowClass::low : RowClass::tall;
   found.work = tiles < kRoundsOfLightWork * multiprocessors ? WorkClass::light : WorkClass::full;

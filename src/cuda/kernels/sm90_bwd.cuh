@@ -216,12 +216,12 @@ struct BackwardConsumer {
     for (int r = 0; r < 2; ++r) {
       const int key = first + warp * 16 + lane / 4 + 8 * r;
       lo[r] = -8, hi[r] = key < s_k ? 1 << 30 : -8;
-      if constexpr (c.mask != Sm90Mask::none) {
+      if constexpr (c.mask != KeyMask::none) {
         const QueryInterval queries = query_interval(item.request.rule, s_q, key);
         lo[r] = static_cast<int>(queries.lo) - first_column;
         hi[r] = static_cast<int>(queries.hi) - first_column;
       }
-      if (c.mask == Sm90Mask::right && key >= s_k) lo[r] = 1 << 30;
+      if (c.mask == KeyMask::right && key >= s_k) lo[r] = 1 << 30;
     }
     store_shared4(own_limits(), lo[0], lo[1], hi[0], hi[1]);
     if constexpr (c.has_alibi) {
@@ -230,9 +230,9 @@ struct BackwardConsumer {
                          static_cast<float>(static_cast<int>(diagonal) + first_column - (first + warp * 16 + lane / 4)));
     }
     Limits limits{first + 63 < s_k ? 0 : 1 << 30, static_cast<int>(s_q)};
-    if constexpr (c.mask != Sm90Mask::none) {
+    if constexpr (c.mask != KeyMask::none) {
       if (first + 63 < s_k) limits.clear_first = static_cast<int>(query_interval(item.request.rule, s_q, first + 63).lo);
-      if constexpr (c.mask == Sm90Mask::interval)
+      if constexpr (c.mask == KeyMask::interval)
         limits.clear_last = static_cast<int>(query_interval(item.request.rule, s_q, first).hi);
     }
     return limits;
@@ -250,8 +250,8 @@ struct BackwardConsumer {
         for (int e = 0; e < 2; ++e) {
           const int column = 8 * j + e;
           bool is_hidden = false;
-          if constexpr (c.mask != Sm90Mask::none) is_hidden = column < lo[r] - row;
-          if constexpr (c.mask != Sm90Mask::right) is_hidden = is_hidden || column >= hi[r] - row;
+          if constexpr (c.mask != KeyMask::none) is_hidden = column < lo[r] - row;
+          if constexpr (c.mask != KeyMask::right) is_hidden = is_hidden || column >= hi[r] - row;
           if (is_hidden) X[4 * j + 2 * r + e] = 0.f;
         }
       }
@@ -282,7 +282,7 @@ struct BackwardConsumer {
         }
       }
     }
-    if (row < limits.clear_first || (c.mask == Sm90Mask::interval && row + kTileQ > limits.clear_last)) hide(row);
+    if (row < limits.clear_first || (c.mask == KeyMask::interval && row + kTileQ > limits.clear_last)) hide(row);
 #pragma unroll
     for (int i = 0; i < kTileQ / 4; ++i) A[i] = pack2<c.dtype>(X[2 * i], X[2 * i + 1]);
   }

@@ -12,7 +12,7 @@ struct Sm90BackwardConfig {
   int d = 128;                // columns of q and k, rounded up to 16
   int d_v = 128;              // columns of v, o and dout, rounded up to 16
   int tile_q = 64;            // query rows of a step, 64 or 128
-  Sm90Mask mask = Sm90Mask::none;
+  KeyMask mask = KeyMask::none;
   bool has_softcap = false;
   bool has_alibi = false;
   bool has_lengths = false;       // per-request lengths or offsets are read on the device

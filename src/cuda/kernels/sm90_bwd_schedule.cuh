@@ -44,7 +44,7 @@ __device__ __forceinline__ TileRange seeing_tiles(const Request& request, int be
   const int s_q = static_cast<int>(request.s_q);
   if (begin >= end || s_q == 0) return {0, 0};
   int lo = 0, hi = s_q;
-  if constexpr (Config::value.mask != Sm90Mask::none) {
+  if constexpr (Config::value.mask != KeyMask::none) {
     // Limits grow with the key.
     lo = static_cast<int>(query_interval(request.rule, s_q, begin).lo);
     hi = static_cast<int>(query_interval(request.rule, s_q, end - 1).hi);
@@ -116,7 +116,7 @@ __device__ __forceinline__ int get_stat_row(unsigned task) { return load_shared_
 // further away than kFarAway makes no difference.
 template <class Config>
 __device__ __forceinline__ int first_key_tile(unsigned task, const Sm90BackwardArguments& a, int m) {
-  if constexpr (Config::value.mask != Sm90Mask::interval) return 0;
+  if constexpr (Config::value.mask != KeyMask::interval) return 0;
   const int2 request = load_shared_int2(task + 48);
   const int diagonal = m * Config::value.tile_q + request.y;
   int lo = 0;
@@ -145,7 +145,7 @@ __device__ __forceinline__ MapPoint key_point(unsigned task) {
 // the last tile to the first, so that blocks do not wait for each other from the start.
 template <class Config>
 struct QueryWalk {
-  static constexpr bool kBackwards = Config::value.is_deterministic && Config::value.mask != Sm90Mask::none;
+  static constexpr bool kBackwards = Config::value.is_deterministic && Config::value.mask != KeyMask::none;
   int step = 0, m, end;  // this tile, and the one that the head's last tile is followed by
 
   __device__ __forceinline__ explicit QueryWalk(unsigned task) {

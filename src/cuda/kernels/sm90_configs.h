@@ -13,8 +13,6 @@ struct alignas(64) TensorMap {
   unsigned long long words[16];
 };
 
-using Sm90Mask = KeyMask;
-
 struct Sm90ForwardConfig {
   DType dtype = DType::bf16;    // q, k, v
   DType o_dtype = DType::bf16;  // o

@@ -1,5 +1,4 @@
-// The kernel that merges key splits (kernels/combine.cuh), and how a plan holds a kernel by its config: shared by the forward
-// entries.
+// How a plan holds a kernel: by its form and config, found in the caches or compiled when it is prepared.
 #pragma once
 
 #include "cuda/device.h"
@@ -8,12 +7,9 @@
 
 namespace flash_attn::cuda {
 
-extern const KernelForm kCombineForm;
-
 template <class Config>
 PlannedKernel planned_kernel(const KernelForm& form, const Config& config, const DeviceInfo& device, int shared_bytes) {
-  const int capability = device.compute_capability;
-  const auto find = [&form, config, capability](LoadPolicy policy, const LoadedKernel** kernel) {
+  const auto find = [&form, config, capability = device.compute_capability](LoadPolicy policy, const LoadedKernel** kernel) {
     return get_kernel(form, config, capability, policy, kernel);
   };
   return PlannedKernel(find, config_name(form, config), device, shared_bytes);
