@@ -1,8 +1,8 @@
 // Planning the mma.sync backward without a GPU: for every backward row and several kinds of device, choices fit the device, the
 // warps' shares are whole, and workspaces are linear in length and within their bound.
-#include "core/problem.h"
 #include "cuda/entries/entry.h"
 #include "cuda/entries/sm80_bwd_config.h"
+#include "tests/cuda/planned_problem.h"
 #include "tests/support/backward_problem.h"
 #include "tests/support/tensor_layout.h"
 
@@ -17,21 +17,6 @@ using cuda::BackwardRole;
 using cuda::DeviceInfo;
 using cuda::Sm80BackwardChoice;
 using cuda::Sm80BackwardConfig;
-
-constexpr int kKb = 1024;
-constexpr DeviceInfo kDevices[] = {{0, 80, 108, 163 * kKb, 164 * kKb, 40ll << 20},
-                                   {0, 86, 84, 99 * kKb, 100 * kKb, 6ll << 20},
-                                   {0, 90, 132, 227 * kKb, 228 * kKb, 50ll << 20}};
-
-Problem problem_of(const fa_attention_desc& described) {
-  fa_attention_desc desc = described;
-  desc.device_type = FA_DEVICE_CUDA;
-  desc.num_threads = 0;
-  Problem problem;
-  const Status status = make_problem(desc, &problem);
-  EXPECT_TRUE(status.ok()) << status.message();
-  return problem;
-}
 
 // A dense problem without data.
 Problem dense_problem(int64_t batch, int64_t s_q, int64_t s_k, int64_t h_q, int64_t h_k, int64_t d, uint32_t flags) {

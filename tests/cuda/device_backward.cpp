@@ -1,20 +1,8 @@
 // See device_backward.h.
 #include "tests/cuda/device_backward.h"
 
-#include <cstdio>
-#include <cstdlib>
-#include <cstring>
-
 namespace flash_attn::test {
 namespace {
-
-constexpr size_t kGap = 512;  // poison before and after every buffer
-
-void require(cuda::CUresult result, const char* action) {
-  if (result == cuda::kCudaSuccess) return;
-  std::fprintf(stderr, "%s\n", cuda::driver_status(require_gpu(), result, action).message().c_str());
-  std::exit(1);
-}
 
 // Of the tensor whose memory begins at `base`.
 size_t element_of(const BackwardProblem& problem, const void* base) {
@@ -36,44 +24,16 @@ size_t element_of(const BackwardProblem& problem, const void* base) {
 }  // namespace
 
 DeviceBackward::DeviceBackward(const BackwardProblem& problem, Placement placement, const std::string& kernel)
-    : driver_(require_gpu()), placement_(placement), desc_(problem.desc()), args_(problem.args()) {
+    : DeviceMemory(placement), desc_(problem.desc()), args_(problem.args()) {
   desc_.device_type = FA_DEVICE_CUDA;
   desc_.num_threads = 0;
   desc_.kernel = kernel.empty() ? forced_kernel() : kernel.c_str();
   for (const GuardedBuffer* buffer : problem.inputs()) place(*buffer, element_of(problem, buffer->data()), false);
   for (const GuardedBuffer* buffer : problem.outputs()) place(*buffer, element_of(problem, buffer->data()), true);
-  end_ += kGap;
-  image_.assign(end_, 0xFF);
-  require(driver_.cuMemAlloc(&memory_, end_), "allocating");
+  allocate();
   move_all();
   promise();
-  for (const Part& part : parts_)
-    if (part.source->bytes() > 0) std::memcpy(&image_[part.at], part.source->data(), part.source->bytes());
-}
-
-DeviceBackward::~DeviceBackward() {
-  driver_.cuMemFree(memory_);
-  if (scratch_) driver_.cuMemFree(scratch_);
-}
-
-void DeviceBackward::place(const GuardedBuffer& buffer, size_t element, bool is_output) {
-  const size_t at = (end_ + kGap + 255) / 256 * 256 + (placement_ == Placement::unaligned ? element : 0);
-  end_ = at + buffer.bytes();
-  parts_.push_back({&buffer, at, is_output});
-}
-
-template <class T>
-void DeviceBackward::move(T*& pointer) const {
-  if (pointer == nullptr) return;
-  const auto at = reinterpret_cast<uintptr_t>(pointer);
-  for (const Part& part : parts_) {
-    const auto base = reinterpret_cast<uintptr_t>(part.source->data());
-    if (at < base || at > base + part.source->bytes()) continue;
-    pointer = reinterpret_cast<T*>(memory_ + part.at + (at - base));
-    return;
-  }
-  std::fprintf(stderr, "a pointer of the test problem lies in none of its buffers\n");
-  std::exit(1);
+  fill();
 }
 
 void DeviceBackward::move_all() {
@@ -89,53 +49,14 @@ void DeviceBackward::move_all() {
 }
 
 void DeviceBackward::promise() {
-  const auto alignment = [](const void* base) -> int64_t {
-    const uintptr_t low = reinterpret_cast<uintptr_t>(base) & 15;
-    return low == 0 ? 16 : static_cast<int64_t>(low & (~low + 1));
-  };
-  desc_.q.alignment = alignment(args_.q);
-  desc_.k.alignment = alignment(args_.k);
-  desc_.v.alignment = alignment(args_.v);
-  desc_.o.alignment = alignment(args_.o);
-  desc_.dout.alignment = alignment(args_.dout);
-  desc_.dq.alignment = alignment(args_.dq);
-  desc_.dk.alignment = alignment(args_.dk);
-  desc_.dv.alignment = alignment(args_.dv);
-}
-
-void DeviceBackward::upload() { copy_to_device(memory_, image_.data(), image_.size()); }
-
-const void* DeviceBackward::original(const void* device_pointer) const {
-  return &image_[reinterpret_cast<uintptr_t>(device_pointer) - memory_];
-}
-
-void* DeviceBackward::scratch(size_t bytes) {
-  if (scratch_) driver_.cuMemFree(scratch_);
-  scratch_ = 0;
-  scratch_bytes_ = bytes;
-  if (bytes == 0) return nullptr;
-  require(driver_.cuMemAlloc(&scratch_, bytes + 2 * kGap), "allocating scratch");
-  const std::vector<unsigned char> filling(bytes + 2 * kGap, 0xFF);
-  copy_to_device(scratch_, filling.data(), filling.size());
-  return reinterpret_cast<void*>(scratch_ + kGap);
-}
-
-std::string DeviceBackward::download() {
-  std::vector<unsigned char> now(image_.size());
-  require(driver_.cuMemcpyDtoH(now.data(), memory_, now.size()), "copying from the device");
-  for (const Part& part : parts_) {
-    if (!part.is_output || part.source->bytes() == 0) continue;
-    std::memcpy(part.source->data(), &now[part.at], part.source->bytes());
-    std::memcpy(&now[part.at], &image_[part.at], part.source->bytes());
-  }
-  for (size_t n = 0; n < now.size(); ++n)
-    if (now[n] != image_[n]) return "device memory was written outside the gradients, byte " + std::to_string(n);
-  if (scratch_ == 0) return "";
-  std::vector<unsigned char> guards(scratch_bytes_ + 2 * kGap);
-  require(driver_.cuMemcpyDtoH(guards.data(), scratch_, guards.size()), "copying scratch from the device");
-  for (size_t n = 0; n < kGap; ++n)
-    if (guards[n] != 0xFF || guards[kGap + scratch_bytes_ + n] != 0xFF) return "device memory beside the scratch was written";
-  return "";
+  desc_.q.alignment = alignment_of(args_.q);
+  desc_.k.alignment = alignment_of(args_.k);
+  desc_.v.alignment = alignment_of(args_.v);
+  desc_.o.alignment = alignment_of(args_.o);
+  desc_.dout.alignment = alignment_of(args_.dout);
+  desc_.dq.alignment = alignment_of(args_.dq);
+  desc_.dk.alignment = alignment_of(args_.dk);
+  desc_.dv.alignment = alignment_of(args_.dv);
 }
 
 BackwardRun run_backward_on_device(BackwardProblem* problem, DeviceBackward* device, const DeviceStream& stream) {

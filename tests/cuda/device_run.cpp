@@ -38,7 +38,7 @@ DeviceRun run_on_device(TestProblem* problem, DeviceProblem* device, const Devic
     return run;
   }
   count_on_device(problem->spec(), problem->dtype(), device->desc(), true);
-  run.fault = device->download(problem);
+  run.fault = device->download();
   run.outputs = problem->read_outputs(rows);
   if (run.fault.empty()) run.fault = problem->find_damage();
   problem->reset_outputs();

@@ -1,8 +1,8 @@
 // Planning without a GPU: for every test row and every kind of device, choices fit the device, workspaces fit their bound, and
 // where asked for nothing depends on other requests.
-#include "core/problem.h"
 #include "cuda/entries/entry.h"
 #include "cuda/entries/sm80_config.h"
+#include "tests/cuda/planned_problem.h"
 #include "tests/support/problem_builder.h"
 #include "tests/support/tensor_layout.h"
 
@@ -15,21 +15,6 @@ namespace {
 
 using cuda::DeviceInfo;
 using cuda::Sm80ForwardConfig;
-
-constexpr int kKb = 1024;
-constexpr DeviceInfo kDevices[] = {{0, 80, 108, 163 * kKb, 164 * kKb, 40ll << 20},
-                                   {0, 86, 84, 99 * kKb, 100 * kKb, 6ll << 20},
-                                   {0, 90, 132, 227 * kKb, 228 * kKb, 50ll << 20}};
-
-Problem problem_of(const fa_attention_desc& described) {
-  fa_attention_desc desc = described;
-  desc.device_type = FA_DEVICE_CUDA;
-  desc.num_threads = 0;
-  Problem problem;
-  const Status status = make_problem(desc, &problem);
-  EXPECT_TRUE(status.ok()) << status.message();
-  return problem;
-}
 
 // A dense problem without data.
 Problem dense_problem(const CaseSpec& spec) {

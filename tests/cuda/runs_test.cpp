@@ -63,12 +63,12 @@ TEST(Runs, CapturedIntoAGraph) {
     copy_to_device(used, none, sizeof none);
     ASSERT_EQ(driver.cuGraphLaunch(replay, stream.get()), cuda::kCudaSuccess);
     stream.synchronize();
-    device.download(&problem);
+    device.download();
     for (const float x : problem.read_outputs(reference.rows).o) ASSERT_EQ(x, 0.0f);
     device.upload();
     ASSERT_EQ(driver.cuGraphLaunch(replay, stream.get()), cuda::kCudaSuccess);
     stream.synchronize();
-    EXPECT_EQ(device.download(&problem), "");
+    EXPECT_EQ(device.download(), "");
     EXPECT_EQ(compare(problem, reference, problem.read_outputs(reference.rows)), "");
   }
   driver.cuGraphExecDestroy(replay);
@@ -102,7 +102,7 @@ TEST(Runs, ThreadsShareAPlan) {
   for (std::thread& thread : threads) thread.join();
   for (int n = 0; n < kThreads; ++n) {
     EXPECT_EQ(faults[n], "");
-    EXPECT_EQ(devices[n]->download(problems[n].get()), "");
+    EXPECT_EQ(devices[n]->download(), "");
     const Reference reference = make_reference(*problems[n]);
     EXPECT_EQ(compare(*problems[n], reference, problems[n]->read_outputs(reference.rows)), "");
   }
@@ -142,7 +142,7 @@ TEST_P(Hostile, TablesTouchNothingOutside) {
       ASSERT_EQ(fa_run(plan.get(), &a, workspace.get(), stream.get(), 0), FA_STATUS_OK) << fa_last_error();
       stream.synchronize();
       copy_to_device(reinterpret_cast<cuda::CUdeviceptr>(table), device.original(table), values.size() * 4);
-      EXPECT_EQ(device.download(&problem), "");
+      EXPECT_EQ(device.download(), "");
       problem.reset_outputs();
     }
   }
