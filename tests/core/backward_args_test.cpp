@@ -1,8 +1,7 @@
 // Pointers of a backward run against the description: the forward's results as inputs, and gradients that share memory with
 // nothing.
+#include "tests/core/expect_args.h"
 #include "tests/core/valid_desc.h"
-
-#include "core/problem.h"
 
 #include <gtest/gtest.h>
 
@@ -54,24 +53,6 @@ Args full_args() {
   return args;
 }
 
-Status check(const fa_attention_desc& desc, const Args& args) {
-  Problem problem;
-  const Status status = make_problem(desc, &problem);
-  EXPECT_TRUE(status.ok()) << status.message();
-  return check_args(problem, args);
-}
-
-void expect_refused(const fa_attention_desc& desc, const Args& args, const std::string& message) {
-  const Status status = check(desc, args);
-  EXPECT_EQ(status.code(), FA_STATUS_INVALID_ARGUMENT);
-  EXPECT_NE(status.message().find(message), std::string::npos) << "message:  " << status.message() << "\nexpected: " << message;
-}
-
-void expect_accepted(const fa_attention_desc& desc, const Args& args) {
-  const Status status = check(desc, args);
-  EXPECT_TRUE(status.ok()) << status.message();
-}
-
 TEST(BackwardArgs, EveryTensorIsNeededAndAligned) {
   expect_accepted(full_desc(), full_args());
   for (size_t n = 0; n < std::size(kTensors); ++n) {
@@ -105,7 +86,7 @@ TEST(BackwardArgs, GradientsOverlapNothing) {
       if (other.offset == output.offset) continue;
       Args args = full_args();
       set(&args, output, place(n));
-      const Status status = check(full_desc(), args);
+      const Status status = check_described(full_desc(), args);
       EXPECT_EQ(status.code(), FA_STATUS_INVALID_ARGUMENT);
       const std::string text = " " + status.message();
       EXPECT_NE(text.find(other.is_output ? "overlap but must be apart" : " overlaps "), std::string::npos) << text;

@@ -1,7 +1,6 @@
 // Pointers of a run against the description: given exactly when described, aligned, and outputs that share memory with nothing.
+#include "tests/core/expect_args.h"
 #include "tests/core/valid_desc.h"
-
-#include "core/problem.h"
 
 #include <gtest/gtest.h>
 
@@ -32,24 +31,6 @@ Args dense_args() {
   args.o = place<float>(3);
   args.lse = place<float>(4);
   return args;
-}
-
-Status check(const fa_attention_desc& desc, const Args& args) {
-  Problem problem;
-  const Status status = make_problem(desc, &problem);
-  EXPECT_TRUE(status.ok()) << status.message();
-  return check_args(problem, args);
-}
-
-void expect_refused(const fa_attention_desc& desc, const Args& args, const std::string& message) {
-  const Status status = check(desc, args);
-  EXPECT_EQ(status.code(), FA_STATUS_INVALID_ARGUMENT);
-  EXPECT_NE(status.message().find(message), std::string::npos) << "message:  " << status.message() << "\nexpected: " << message;
-}
-
-void expect_accepted(const fa_attention_desc& desc, const Args& args) {
-  const Status status = check(desc, args);
-  EXPECT_TRUE(status.ok()) << status.message();
 }
 
 // A description with one thing more, and the pointer that this asks for.
