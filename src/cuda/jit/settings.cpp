@@ -22,7 +22,7 @@ std::string installed_archive() {
   Dl_info where;
   if (dladdr(&anchor, &where) == 0 || !where.dli_fname) return {};
   for (const char* folder : {"/" FLASH_ATTN_DATA_FROM_LIB "/kernels", "/flash-attn-kernels"})
-    if (const std::string path = parent_folder(where.dli_fname) + folder; is_folder(path)) return path;
+    if (std::string path = parent_folder(where.dli_fname) + folder; is_folder(path)) return path;
   return {};
 }
 
