@@ -2,7 +2,7 @@
 // affair (first_row in sm90_items.cuh).
 #pragma once
 
-#include "../sm90_configs.h"
+#include "cuda/kernels/sm90_configs.h"
 
 namespace flash_attn::cuda {
 
