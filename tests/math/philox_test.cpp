@@ -41,6 +41,21 @@ TEST(Philox, DropoutPatternIsTheOracles) {
   }
 }
 
+TEST(Philox, LaneAlongARow) {
+  const DropoutKey key = dropout_key(0x0123456789ABCDEFull, 42);
+  const DropoutRounds rounds = dropout_rounds(key);
+  for (const long long row : {0LL, 5LL, 16LL, 1000003LL, (1LL << 31) - 9}) {
+    for (const long long pair : {0LL, 2LL, 6LL}) {
+      const DropoutLane lane = dropout_lane(rounds, 70000, 69999, row, pair);
+      for (const unsigned tile : {0u, 1u, 77u, 0x7FFFFFFu}) {
+        const PhiloxWords words = dropout_words(key, 70000, 69999, row, 16LL * tile + pair);
+        const PhiloxWords again = dropout_words(rounds, lane, tile);
+        for (int n = 0; n < 4; ++n) ASSERT_EQ(again.word[n], words.word[n]) << row << ' ' << pair << ' ' << tile << ' ' << n;
+      }
+    }
+  }
+}
+
 TEST(Philox, Threshold) {
   EXPECT_EQ(dropout_threshold(0.0f), 0u);
   EXPECT_EQ(dropout_threshold(0.5f), 32768u);
