@@ -26,9 +26,11 @@ std::vector<Step> hopper_steps() {
   const Step groups = {{{"groups", 1}, {"consumer_registers", 240}, {"producer_registers", 128}},
                        {{"groups", 2}, {"consumer_registers", 224}, {"producer_registers", 56}},
                        {{"groups", 3}, {"consumer_registers", 160}, {"producer_registers", 32}}};
-  const Step buffers = {{{"shares_q_buffer", 0}, {"overlaps_tiles", 1}},
-                        {{"shares_q_buffer", 1}, {"overlaps_tiles", 1}},
-                        {{"shares_q_buffer", 1}, {"overlaps_tiles", 0}}};
+  const auto hold = [](int q_buffers, int shares_q_buffer, int o_passes, int overlaps_tiles) {
+    return Fields{
+        {"q_buffers", q_buffers}, {"shares_q_buffer", shares_q_buffer}, {"o_passes", o_passes}, {"overlaps_tiles", overlaps_tiles}};
+  };
+  const Step buffers = {hold(2, 0, 1, 1), hold(2, 1, 1, 1), hold(1, 0, 1, 1), hold(1, 0, 2, 1), hold(1, 1, 1, 0)};
   const Step tiles = combine(values("tile_k", {48, 64, 80, 96, 112, 128, 144, 160, 176, 192}), values("stages", {2, 3, 4}));
   const Step registers = {{{"groups", 2}, {"consumer_registers", 240}, {"producer_registers", 24}},
                           {{"groups", 2}, {"consumer_registers", 232}, {"producer_registers", 40}},
@@ -52,14 +54,8 @@ std::vector<Step> schedule_steps(const std::string& kernel) {
 
 std::vector<std::string> schedule_fields(const std::string& kernel) {
   if (kernel == "sm90_fwd")
-    return {"groups",
-            "tile_k",
-            "stages",
-            "takes_turns",
-            "shares_q_buffer",
-            "overlaps_tiles",
-            "consumer_registers",
-            "producer_registers"};
+    return {"groups",          "tile_k",   "stages",         "takes_turns",        "q_buffers",
+            "shares_q_buffer", "o_passes", "overlaps_tiles", "consumer_registers", "producer_registers"};
   return {"tile_q", "tile_k", "warps", "blocks_per_sm"};
 }
 

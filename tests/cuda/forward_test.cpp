@@ -92,6 +92,13 @@ std::vector<CaseSpec> tiled_rows() {
   add("window_d128_long", 128, 300, 4100, [](CaseSpec& s) { s.batch = 1, s.window_left = 400; });
   add("first_keys_d64_long", 64, 400, 1100, [](CaseSpec& s) { s.window_left = 90, s.first_keys = 200; });
   add("causal_d256", 256, 200, 300, as_is);
+  add("first_keys_d256", 256, 300, 300, [](CaseSpec& s) { s.window_left = 70, s.first_keys = 100; });
+  add("full_d256_long", 256, 150, 3100, [](CaseSpec& s) { s.batch = 1, s.mask_kind = FA_MASK_FULL; });
+  add("lengths_d256", 256, 300, 300, [](CaseSpec& s) {
+    s.batch = 4, s.query_layout = QueryLayout::packed, s.key_layout = KeyLayout::packed;
+    s.lengths_q = {300, 3, 0, 150}, s.lengths_k = {300, 70, 5, 0};
+  });
+  add("wide_values", 64, 200, 300, [](CaseSpec& s) { s.d_v = 256; });
   add("causal_more_rows", 64, 500, 200, as_is);
   add("lengths_d64_long", 64, 400, 1100, [](CaseSpec& s) {
     s.batch = 4, s.query_layout = QueryLayout::packed, s.key_layout = KeyLayout::packed;

@@ -119,6 +119,13 @@ TEST(Forced, WhatMakesNoKernelIsRefused) {
               c.groups = 3, c.tile_k = 64, c.consumer_registers = 160, c.producer_registers = 40;
             }).find("need more than the 512"),
             std::string::npos);
+  EXPECT_EQ(refusal([](Sm90ForwardConfig& c) { c.q_buffers = 1, c.o_passes = 2; }), "");
+  EXPECT_NE(refusal([](Sm90ForwardConfig& c) { c.q_buffers = 3; }).find("q_buffers is 3"), std::string::npos);
+  EXPECT_NE(refusal([](Sm90ForwardConfig& c) { c.q_buffers = 1, c.shares_q_buffer = true; }).find("takes q_buffers 2"),
+            std::string::npos);
+  EXPECT_NE(refusal([](Sm90ForwardConfig& c) { c.o_passes = 3; }).find("o_passes is 3"), std::string::npos);
+  EXPECT_NE(refusal([](Sm90ForwardConfig& c) { c.o_passes = 2, c.shares_q_buffer = true; }).find("1 with shares_q_buffer"),
+            std::string::npos);
   EXPECT_NE(refusal([](Sm90ForwardConfig& c) { c.stages = 4; }).find("bytes of shared memory"), std::string::npos);
 }
 

@@ -16,6 +16,7 @@ namespace {
 
 constexpr int64_t kLongKeys = 1024;  // from here on, tall tiles with short key blocks
 constexpr int64_t kLongMaskedKeys = 4096;
+constexpr int64_t kLongWideKeys = 3072;  // keys of an average row of wide heads that outweigh waiting for the epilogue
 constexpr int64_t kMostMapRows = 0x7fff0000;
 constexpr int64_t kMostItems = (int64_t{1} << 31) - 256;
 constexpr int kLeastBoxRows = 8;  // shorter boxes cost more than the threads' own copies
@@ -124,7 +125,22 @@ double waste_of(int64_t keys, int tile_k) {
   return static_cast<double>(tiled) / static_cast<double>(std::max<int64_t>(keys, 1));
 }
 
-// Wide heads: O fills the registers, so the next item waits for this one's epilogue.
+// Keys that an average row sees.
+int64_t average_keys(const Problem& p, const Sm90ForwardConfig& c) {
+  const int64_t most = visible_keys(p);
+  return c.mask == KeyMask::right ? (most + 1) / 2 : most;
+}
+
+// One q buffer and a little room for o, so that the next item's queries come in beneath this item's last softmax.
+void stage_apart(Sm90ForwardConfig* c) {
+  c->tile_k = 64;
+  c->shares_q_buffer = false;
+  c->q_buffers = 1;
+  c->o_passes = (c->slabs_v() + 1) / 2;
+  c->overlaps_tiles = true;
+}
+
+// Wide heads: there is no room for two q buffers. Long items take the tallest key blocks, and the next waits for the epilogue.
 void tile_wide(const Problem& p, const Burden& burden, Sm90ForwardConfig* c) {
   const bool is_short = !is_batch_invariant(p) && waste_of(p.max_s_k, 80) > 1.04 * waste_of(p.max_s_k, 64);
   c->tile_k = c->is_paged || c->has_tree || c->groups == 1 || is_short ? 64 : 80;
@@ -132,6 +148,9 @@ void tile_wide(const Problem& p, const Burden& burden, Sm90ForwardConfig* c) {
   c->shares_q_buffer = c->slabs_v() <= c->slabs();
   c->overlaps_tiles = c->d <= 192 && c->d_v <= 192;
   if (!c->shares_q_buffer && !c->gathers_q) c->tile_k = std::min(c->tile_k, c->is_paged ? 32 : 48), c->overlaps_tiles = false;
+  c->q_buffers = c->overlaps_tiles ? 2 : 1;
+  const bool is_long = is_batch_invariant(p) || average_keys(p, *c) > kLongWideKeys;
+  if (burden.is_lean && c->groups == 2 && !c->overlaps_tiles && !is_long) stage_apart(c);
 }
 
 void tile_narrow(const Burden& burden, bool is_long, Sm90ForwardConfig* c) {
@@ -162,6 +181,8 @@ Status set_schedule(const Problem& p, const DeviceInfo& device, int64_t rows, Sm
   c->groups = rows <= 64 && !is_batch_invariant(p) ? 1 : 2;
   c->stages = 2;
   c->takes_turns = c->shares_q_buffer = false;
+  c->q_buffers = 2;
+  c->o_passes = 1;
   c->overlaps_tiles = true;
   share_registers(burden, c);
   const int widest = std::max(c->d, c->d_v);

@@ -29,9 +29,10 @@ std::vector<Sm90TunedRow> tuned_rows_sm90() { return {kRows, kRows + kNumRows}; 
 
 std::string forced_kernel_sm90(const Sm90Schedule& s) {
   return format_text(
-      "sm90_fwd:groups=%d,tile_k=%d,stages=%d,takes_turns=%d,shares_q_buffer=%d,overlaps_tiles=%d,consumer_registers=%d,"
-      "producer_registers=%d",
-      s.groups, s.tile_k, s.stages, s.takes_turns, s.shares_q_buffer, s.overlaps_tiles, s.consumer_registers, s.producer_registers);
+      "sm90_fwd:groups=%d,tile_k=%d,stages=%d,takes_turns=%d,q_buffers=%d,shares_q_buffer=%d,o_passes=%d,overlaps_tiles=%d,"
+      "consumer_registers=%d,producer_registers=%d",
+      s.groups, s.tile_k, s.stages, s.takes_turns, s.q_buffers, s.shares_q_buffer, s.o_passes, s.overlaps_tiles,
+      s.consumer_registers, s.producer_registers);
 }
 
 void apply_tuned_sm90(const ProblemClass& problem_class, Sm90ForwardConfig* c) {
@@ -43,7 +44,9 @@ void apply_tuned_sm90(const ProblemClass& problem_class, Sm90ForwardConfig* c) {
   c->tile_k = at->schedule.tile_k;
   c->stages = at->schedule.stages;
   c->takes_turns = at->schedule.takes_turns;
+  c->q_buffers = at->schedule.q_buffers;
   c->shares_q_buffer = at->schedule.shares_q_buffer;
+  c->o_passes = at->schedule.o_passes;
   c->overlaps_tiles = at->schedule.overlaps_tiles;
   c->consumer_registers = at->schedule.consumer_registers;
   c->producer_registers = at->schedule.producer_registers;
@@ -51,8 +54,8 @@ void apply_tuned_sm90(const ProblemClass& problem_class, Sm90ForwardConfig* c) {
 
 Status apply_forced_sm90(const Problem& problem, Sm90ForwardConfig* config) {
   return apply_forced_fields(problem.kernel,
-                             {"groups", "tile_k", "stages", "takes_turns", "shares_q_buffer", "overlaps_tiles", "is_dynamic",
-                              "lazy_log2", "consumer_registers", "producer_registers"},
+                             {"groups", "tile_k", "stages", "takes_turns", "q_buffers", "shares_q_buffer", "o_passes",
+                              "overlaps_tiles", "is_dynamic", "lazy_log2", "consumer_registers", "producer_registers"},
                              config);
 }
 
@@ -63,6 +66,13 @@ Status check_schedule_sm90(const Sm90ForwardConfig& c, int shared_bytes) {
   if (c.stages < 2 || c.stages > 4) return unsupported("stages is %d but must be 2 to 4", c.stages);
   if (c.lazy_log2 > 14) return unsupported("lazy_log2 is %d but must be at most 14", c.lazy_log2);
   if (c.shares_q_buffer && c.slabs_v() > c.slabs()) return unsupported("shares_q_buffer is set but o is wider than q");
+  if (c.q_buffers < 1 || c.q_buffers > 2) return unsupported("q_buffers is %d but must be 1 or 2", c.q_buffers);
+  if (c.q_buffers == 1 && c.overlaps_tiles && c.shares_q_buffer)
+    return unsupported(
+        "overlaps_tiles is set but the next queries cannot come where o is staged: shares_q_buffer takes q_buffers 2");
+  if (c.o_passes < 1 || c.o_passes > c.slabs_v() || (c.o_passes > 1 && c.shares_q_buffer))
+    return unsupported("o_passes is %d but must be 1 to the %d slabs of 64 columns of v, and 1 with shares_q_buffer", c.o_passes,
+                       c.slabs_v());
   if (!is_register_count(c.consumer_registers) || !is_register_count(c.producer_registers))
     return unsupported("consumer_registers is %d and producer_registers %d but both must be multiples of 8 from 24 to 240",
                        c.consumer_registers, c.producer_registers);

@@ -13,7 +13,11 @@ namespace flash_attn::cuda {
 
 struct Sm90Schedule {
   int groups, tile_k, stages;
-  bool takes_turns, shares_q_buffer, overlaps_tiles;
+  bool takes_turns;
+  int q_buffers;
+  bool shares_q_buffer;
+  int o_passes;
+  bool overlaps_tiles;
   int consumer_registers, producer_registers;
 };
 

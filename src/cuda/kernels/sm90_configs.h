@@ -40,8 +40,10 @@ struct Sm90ForwardConfig {
   bool o_pairs = true;           // gathered rows of o start at multiples of two elements
   bool is_dynamic = false;       // items drawn from a counter instead of dealt out, forth and back by turns
   bool takes_turns = false;      // warp groups issue their products one after the other
+  int q_buffers = 2;             // query tiles held: with one, the next is loaded once this item's last scores are done
   bool shares_q_buffer = false;  // o is staged where q was
-  bool overlaps_tiles = true;    // the next item's first scores run behind this item's epilogue; takes a second q buffer
+  int o_passes = 1;              // o is staged in so many parts, one after the other
+  bool overlaps_tiles = true;    // the next item's first scores run behind this item's epilogue
   int lazy_log2 = 8;             // O is rescaled when a maximum has grown by more than 2^lazy_log2
   int consumer_registers = 232;
   int producer_registers = 40;
@@ -74,7 +76,9 @@ struct Sm90ForwardConfig {
     visit("o_pairs", o_pairs);
     visit("is_dynamic", is_dynamic);
     visit("takes_turns", takes_turns);
+    visit("q_buffers", q_buffers);
     visit("shares_q_buffer", shares_q_buffer);
+    visit("o_passes", o_passes);
     visit("overlaps_tiles", overlaps_tiles);
     visit("lazy_log2", lazy_log2);
     visit("consumer_registers", consumer_registers);
@@ -89,6 +93,7 @@ struct Sm90ForwardConfig {
   constexpr int threads() const { return (groups + 1) * 128; }
   constexpr int slabs() const { return (d + kSlab - 1) / kSlab; }
   constexpr int slabs_v() const { return (d_v + kSlab - 1) / kSlab; }
+  constexpr int o_slabs() const { return (slabs_v() + o_passes - 1) / o_passes; }  // of a pass
   // Threads of warp group 0 that load: one issues whole tiles, a warp the boxes of pages, all of them rows.
   constexpr int loaders() const { return gathers_q || gathers_k ? 128 : (is_paged ? 32 : 1); }
 };
@@ -107,9 +112,9 @@ struct Sm90Layout {
         q_all(q_group * c.groups),
         k_tile(c.tile_k * c.slabs() * 128),
         v_tile(c.tile_k * c.slabs_v() * 128),
-        o_group(64 * c.slabs_v() * 128),
+        o_group(64 * c.o_slabs() * 128),
         q(0),
-        k((c.overlaps_tiles ? 2 : 1) * q_all),
+        k(c.q_buffers * q_all),
         v(k + k_tile * c.stages),
         o(v + v_tile * c.stages),
         q_full(o + (c.shares_q_buffer || c.gathers_q ? 0 : o_group * c.groups)),

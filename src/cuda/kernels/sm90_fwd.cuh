@@ -167,6 +167,12 @@ struct Sm90Consumer {
     int left_last, right_first;   // blocks that lie left of every row's diagonal, and right of it (has_alibi)
   };
 
+  // A query's limits: where keys end at the diagonal, the loader has found how far that is.
+  __device__ __forceinline__ Limits find_limits(const Sm90Item& item, const Request& request, int i) const {
+    if constexpr (c.mask == KeyMask::right) return {0, clamp_int(i + item.right, 0, item.s_k), 0};
+    return limits_of<c.mask>(request.rule, i);
+  }
+
   __device__ __forceinline__ Rows open_rows(const Sm90Item& item) {
     Rows rows;
     const Request request = request_of(p, item);
@@ -176,7 +182,7 @@ struct Sm90Consumer {
     for (int r = 0; r < 2; ++r) {
       if (c.mask != KeyMask::none || kOpensScores) {
         const RowPlace place = place_of(p, item.slot, min(row0 + row_in_group + 8 * r, max(stacked, 1) - 1));
-        rows.limits[r] = limits_of<c.mask>(request.rule, place.i);
+        rows.limits[r] = find_limits(item, request, place.i);
         if constexpr (kOpensScores) rows.score[r].open(p, request, place);
       } else {
         rows.limits[r] = {0, item.s_k, 0};
@@ -198,9 +204,11 @@ struct Sm90Consumer {
     rows.clear_last = item.s_k / c.tile_k;
     if constexpr (c.mask != KeyMask::none) {
       // Limits grow with the row: the group's first row ends first, its last row begins last.
-      const Reach reach = reach_of<c.mask>(p, request.rule, min(row0, max(stacked, 1) - 1), min(row0 + 64, max(stacked, 1)) - 1);
-      rows.clear_last = reach.first_row.hi / c.tile_k;
-      if constexpr (c.mask == KeyMask::interval) rows.clear_first = (reach.last_row.lo + c.tile_k - 1) / c.tile_k;
+      rows.clear_last = find_limits(item, request, divide(min(row0, max(stacked, 1) - 1), p.pack)).hi / c.tile_k;
+      if constexpr (c.mask == KeyMask::interval) {
+        const int last = divide(min(row0 + 64, max(stacked, 1)) - 1, p.pack);
+        rows.clear_first = (find_limits(item, request, last).lo + c.tile_k - 1) / c.tile_k;
+      }
     }
     return rows;
   }
@@ -241,20 +249,30 @@ struct Sm90Consumer {
 
   // ---- Results ----
 
-  // Normaliser of each row; writes the log-sum-exp.
-  __device__ __forceinline__ void finish_rows(const Sm90Item& item, RowState& state, float (&normaliser)[2]) {
+  // Ends the rows' sums: what o is multiplied by, and the log-sum-exp.
+  __device__ __forceinline__ void finish_rows(const Sm90Item& item, RowState& state, RowFinish (&finish)[2]) {
+#pragma unroll
+    for (int step = 1; step < 4; step *= 2) {
+#pragma unroll
+      for (int r = 0; r < 2; ++r) state.sum[r] += __shfl_xor_sync(0xffffffffu, state.sum[r], step);
+    }
+    if constexpr (c.has_splits) return;
+#pragma unroll
+    for (int r = 0; r < 2; ++r) {
+      const int row = item.tile * c.tile_q() + group * 64 + row_in_group + 8 * r;
+      finish[r] = finish_row(p, place_of_row(item, row).head, state.top[r] * factor(), state.sum[r]);
+    }
+  }
+  // After o is on its way: nothing waits for these.
+  __device__ __forceinline__ void write_lse(const Sm90Item& item, const RowFinish (&finish)[2]) const {
+    if (c.has_splits || !p.lse || (lane & 3) != 0) return;
     const Request request = query_side(item);
 #pragma unroll
     for (int r = 0; r < 2; ++r) {
-      state.sum[r] += __shfl_xor_sync(0xffffffffu, state.sum[r], 1);
-      state.sum[r] += __shfl_xor_sync(0xffffffffu, state.sum[r], 2);
-      if constexpr (c.has_splits) continue;
       const int row = item.tile * c.tile_q() + group * 64 + row_in_group + 8 * r;
       const RowPlace place = place_of_row(item, row);
-      const RowFinish finish = finish_row(p, place.head, state.top[r] * factor(), state.sum[r]);
-      normaliser[r] = finish.factor;
-      if (p.lse && (lane & 3) == 0 && row < item.s_q * static_cast<int>(p.pack.value))
-        p.lse[query_offset(p.lse_axes, request, place.i, place.head)] = finish.lse;
+      if (row < item.s_q * static_cast<int>(p.pack.value))
+        p.lse[query_offset(p.lse_axes, request, place.i, place.head)] = finish[r].lse;
     }
   }
   __device__ __forceinline__ Request query_side(const Sm90Item& item) const {
@@ -268,30 +286,48 @@ struct Sm90Consumer {
     return c.gathers_q ? place_of(p, item.slot, row) : RowPlace{row, item.slot};
   }
 
-  __device__ __forceinline__ void stage_output(unsigned target, const float (&normaliser)[2]) {
+  // Columns of o, from slab `first` on, as many as a pass takes.
+  template <int kFirst>
+  __device__ __forceinline__ void stage_output(unsigned target, const RowFinish (&finish)[2]) {
+    constexpr int kEnd = (kFirst + c.o_slabs()) * 4 < c.d_v / 16 ? (kFirst + c.o_slabs()) * 4 : c.d_v / 16;
     const int row = warp * 16 + (lane & 15);
 #pragma unroll
-    for (int i = 0; i < c.d_v / 16; ++i) {
+    for (int i = kFirst * 4; i < kEnd; ++i) {
       const unsigned chunk = (2 * (i % 4) + (lane >> 4)) ^ (row & 7);
       unsigned x[4];
 #pragma unroll
       for (int e = 0; e < 4; ++e) {
-        const float f = normaliser[e & 1];
+        const float f = finish[e & 1].factor;
         x[e] = f == 0.f ? 0u : pack2<c.dtype>(O[8 * i + 2 * e] * f, O[8 * i + 2 * e + 1] * f);
       }
-      store_matrix4(target + row * 128 + (i / 4) * (64 * 128) + chunk * 16, x[0], x[1], x[2], x[3]);
+      store_matrix4(target + row * 128 + (i / 4 - kFirst) * (64 * 128) + chunk * 16, x[0], x[1], x[2], x[3]);
     }
   }
 
+  template <int kFirst>
   __device__ __forceinline__ void store_staged(const Sm90Item& item, unsigned source) {
     MapPoint to = first_row < c.has_lengths ||
                   c.is_paged > (item.q_row, item.s_q, item.slot, p.cu_seqlens_q ? 0 : item.request, a.extras.batch_rows_q);
     to.row += item.tile * c.tile_q() + group * 64;
-    for (int slab = 0; slab < c.slabs_v(); ++slab) {
+    for (int slab = kFirst; slab < min(kFirst + c.o_slabs(), c.slabs_v()); ++slab) {
       to.column = slab * Sm90ForwardConfig::kSlab;
-      tma_store(&a.o, source + slab * 64 * 128, to);
+      tma_store(&a.o, source + (slab - kFirst) * 64 * 128, to);
     }
     tma_store_commit();
+  }
+
+  // Each pass waits until the one before has left the buffer.
+  template <int kFirst = 0>
+  __device__ __forceinline__ void write_staged(const Sm90Item& item, unsigned staging, const RowFinish (&finish)[2]) {
+    if constexpr (kFirst > 0) {
+      if (leader) tma_store_wait_read();
+      named_sync(8 + group, 128);
+    }
+    stage_output<kFirst>(staging, finish);
+    fence_async_proxy();
+    named_sync(8 + group, 128);
+    if (leader) store_staged<kFirst>(item, staging);
+    if constexpr (kFirst + c.o_slabs() < c.slabs_v()) write_staged<kFirst + c.o_slabs()>(item, staging, finish);
   }
 
   // A row's columns as this thread holds them.
@@ -303,7 +339,7 @@ struct Sm90Consumer {
                                            by == 0.f ? 0.f : O[4 * j + 2 * r + 1] * by);
   }
 
-  __device__ __forceinline__ void write_rows(const Sm90Item& item, const RowState& state, const float (&normaliser)[2]) {
+  __device__ __forceinline__ void write_rows(const Sm90Item& item, const RowState& state, const RowFinish (&finish)[2]) {
     const Request request = query_side(item);
 #pragma unroll
     for (int r = 0; r < 2; ++r) {
@@ -320,7 +356,7 @@ struct Sm90Consumer {
       } else {
         const RowPlace place = place_of_row(item, row);
         constexpr int kBytes = c.o_dtype == DType::f32 ? 4 : 2;
-        write_row<c.o_dtype, c.o_pairs>(p.o + query_offset(p.o_axes, request, place.i, place.head) * kBytes, r, normaliser[r]);
+        write_row<c.o_dtype, c.o_pairs>(p.o + query_offset(p.o_axes, request, place.i, place.head) * kBytes, r, finish[r].factor);
       }
     }
   }
@@ -329,7 +365,7 @@ struct Sm90Consumer {
 
   // Scores of `block` and values of the block above it are in flight while the softmax of `block` runs.
   template <bool kMasked>
-  __device__ __forceinline__ void step(int count, const Rows& rows, RowState& state, int block, int& accumulates) {
+  __device__ __forceinline__ void step(int count, const Rows& rows, RowState& state, int block, int last, int& accumulates) {
     wait_k();
     begin_turn();
     issue_scores(count);
@@ -340,6 +376,7 @@ struct Sm90Consumer {
     wgmma_wait<1>();
     pin(S);
     release_k();
+    release_last_q(count, block == last);
     const bool rescales = soften_block<kMasked>(rows, count, state, block);
     wgmma_wait<0>();
     pin(O);
@@ -352,6 +389,11 @@ struct Sm90Consumer {
     }
   }
 
+  // With an item's last scores q has done its part, unless o is staged there.
+  __device__ __forceinline__ void release_last_q(int count, bool is_last) {
+    if ((c.gathers_q || !c.shares_q_buffer) && is_last && leader) release_q(count);
+  }
+
   // Once o of the item before has left its buffer, that is free.
   __device__ __forceinline__ void recycle_staging(int count) {
     if (c.gathers_q || !c.overlaps_tiles || !leader) return;
@@ -362,6 +404,7 @@ struct Sm90Consumer {
   // A group without rows lets the item's tiles pass.
   __device__ __forceinline__ void pass(int count, const Span& span) {
     recycle_staging(count);
+    release_last_q(count, true);
     wait_k();
     release_k();
 #pragma unroll 1
@@ -379,7 +422,10 @@ struct Sm90Consumer {
   __device__ __forceinline__ void walk(int count, const Span& span, RowState& state, int& accumulates) {
     const Rows rows = open_rows(whole_item(count));
     release_k();
+    int last = span.first;
+    if (c.mask == KeyMask::interval && span.leading > 0) last = whole_item(count).low;
     int block = span.end - 1;
+    release_last_q(count, block == last);
     if (block < rows.clear_last && block >= rows.clear_first)
       soften_block<false>(rows, count, state, block);
     else
@@ -395,31 +441,29 @@ struct Sm90Consumer {
     }
     --block;
 #pragma unroll 1
-    for (; block >= max(span.first, rows.clear_last); --block) step<true>(count, rows, state, block, accumulates);
+    for (; block >= max(span.first, rows.clear_last); --block) step<true>(count, rows, state, block, last, accumulates);
 #pragma unroll 1
-    for (; block >= max(span.first, rows.clear_first); --block) step<false>(count, rows, state, block, accumulates);
+    for (; block >= max(span.first, rows.clear_first); --block) step<false>(count, rows, state, block, last, accumulates);
     if constexpr (c.mask == KeyMask::interval) {
 #pragma unroll 1
-      for (; block >= span.first; --block) step<true>(count, rows, state, block, accumulates);
+      for (; block >= span.first; --block) step<true>(count, rows, state, block, last, accumulates);
       if (span.leading > 0) {
-        const int low = whole_item(count).low;
 #pragma unroll 1
-        for (block = low + span.leading - 1; block >= low; --block) step<true>(count, rows, state, block, accumulates);
+        for (block = last + span.leading - 1; block >= last; --block) step<true>(count, rows, state, block, last, accumulates);
       }
     }
   }
 
-  __device__ __forceinline__ void write(int count, RowState& state, const Sm90Item& item, const float (&normaliser)[2]) {
+  __device__ __forceinline__ void write(int count, RowState& state, const Sm90Item& item, const RowFinish (&finish)[2]) {
     if constexpr (c.gathers_q) {
-      write_rows(item, state, normaliser);
+      write_rows(item, state, finish);
     } else {
-      const unsigned staging =
-          smem + (c.shares_q_buffer ? at.q + q_slot<Config>(count) * at.q_all + group * at.q_group : at.o + group * at.o_group);
-      stage_output(staging, normaliser);
-      fence_async_proxy();
-      named_sync(8 + group, 128);
-      if (leader) store_staged(item, staging);
+      write_staged(
+          item,
+          smem + (c.shares_q_buffer ? at.q + q_slot<Config>(count) * at.q_all + group * at.q_group : at.o + group * at.o_group),
+          finish);
     }
+    write_lse(item, finish);
   }
 
   __device__ __forceinline__ void run() {
@@ -438,24 +482,24 @@ struct Sm90Consumer {
       else
         pass(count, span);
       wait_v();
-      // All scores of this item are done: its q buffer is free, unless o is staged there.
-      if ((c.gathers_q || !c.shares_q_buffer) && leader) release_q(count);
 
-      // The last values of this item, then the first scores of the next one: the epilogue hides behind them.
+      // The last values of this item, then the first scores of the next one: the epilogue hides behind them. A single q buffer is
+      // being filled meanwhile, so that more of the epilogue comes first.
       issue_values(accumulates);
+      const Sm90Item item = whole_item(count);
+      RowFinish finish[2];
+      if constexpr (c.q_buffers == 1) finish_rows(item, state, finish);
       Span next;
       if constexpr (c.overlaps_tiles) {
         next = fetch_span(count + 1);
         begin_item(count + 1, next);
       }
-      const Sm90Item item = whole_item(count);
-      float normaliser[2];
-      finish_rows(item, state, normaliser);
+      if constexpr (c.q_buffers == 2) finish_rows(item, state, finish);
       if constexpr (!c.gathers_q) named_sync(8 + group, 128);  // everyone knows that the staging buffer is free
       wgmma_wait<c.overlaps_tiles ? 1 : 0>();
       pin(O);
       release_v();
-      write(count, state, item, normaliser);
+      write(count, state, item, finish);
       release_item(count);
       if constexpr (!c.overlaps_tiles) {
         if (!c.gathers_q && leader) {

@@ -17,6 +17,7 @@ struct Sm90Item {
   int end[3], s_k;  // end[g]: one past the last block that warp group g sees anything of; `first` if it has no rows
   int slot, request, s_q, q_row;
   int number, low;
+  int right;  // query i does not see the keys from i + right on (KeyMask::right)
 };
 
 template <class Config>
@@ -27,6 +28,7 @@ __device__ __forceinline__ void find_blocks(const ForwardParams& p, const Reques
   if constexpr (c.has_splits) range = split_keys(p, range.end, c.tile_k, work.split);
   const Reach reach = reach_of<c.mask>(p, request.rule, row0, min(row0 + c.tile_q(), rows) - 1);
   const BlockWalk walk = walk_blocks<c.mask>(reach, c.tile_k, range.begin, range.end);
+  item.right = c.mask == KeyMask::right ? right_offset(request.rule) : 0;
   item.last = walk.last + 1;
   item.first = item.last - walk.count;
   item.leading = walk.leading;
@@ -73,7 +75,7 @@ __device__ __forceinline__ void publish_item(unsigned slot, const Sm90Item& item
   store_shared4(slot, item.tile, item.first, item.last, item.leading);
   store_shared4(slot + 16, item.end[0], item.end[1], item.end[2], item.s_k);
   store_shared4(slot + 32, item.slot, item.request, item.s_q, item.q_row);
-  store_shared4(slot + 48, item.number, item.low, 0, 0);
+  store_shared4(slot + 48, item.number, item.low, item.right, 0);
 }
 __device__ __forceinline__ Sm90Item read_item(unsigned slot) {
   Sm90Item item;
@@ -81,7 +83,7 @@ __device__ __forceinline__ Sm90Item read_item(unsigned slot) {
   load_shared4(slot, item.tile, item.first, item.last, item.leading);
   load_shared4(slot + 16, item.end[0], item.end[1], item.end[2], item.s_k);
   load_shared4(slot + 32, item.slot, item.request, item.s_q, item.q_row);
-  load_shared4(slot + 48, item.number, item.low, unused, unused);
+  load_shared4(slot + 48, item.number, item.low, item.right, unused);
   return item;
 }
 

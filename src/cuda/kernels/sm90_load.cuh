@@ -15,11 +15,11 @@ namespace flash_attn::cuda {
 // The q buffer of the count-th item of a block, and the phase of its barriers.
 template <class Config>
 __device__ __forceinline__ int q_slot(int count) {
-  return Config::value.overlaps_tiles ? count & 1 : 0;
+  return Config::value.q_buffers == 2 ? count & 1 : 0;
 }
 template <class Config>
 __device__ __forceinline__ int q_phase(int count) {
-  return Config::value.overlaps_tiles ? (count >> 1) & 1 : count & 1;
+  return Config::value.q_buffers == 2 ? (count >> 1) & 1 : count & 1;
 }
 
 constexpr int kLoadersBarrier = 15;
