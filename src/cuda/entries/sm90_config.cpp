@@ -94,9 +94,9 @@ struct Burden {
 Burden burden_of(const Sm90ForwardConfig& c) {
   Burden burden;
   const int features = c.has_bool_mask + c.has_dropout + (c.bias_dtype != DType::none);
-  burden.is_heavy = features > 0;
+  burden.is_heavy = features > c.has_dropout;
   burden.is_heaviest = features > 1;
-  burden.is_lean = !burden.is_heavy && !c.has_tree && !c.is_scaled && !c.gathers_q && !c.gathers_k;
+  burden.is_lean = features == 0 && !c.has_tree && !c.is_scaled && !c.gathers_q && !c.gathers_k;
   return burden;
 }
 
@@ -144,7 +144,10 @@ void stage_apart(Sm90ForwardConfig* c) {
 void tile_wide(const Problem& p, const Burden& burden, Sm90ForwardConfig* c) {
   const bool is_short = !is_batch_invariant(p) && waste_of(p.max_s_k, 80) > 1.04 * waste_of(p.max_s_k, 64);
   c->tile_k = c->is_paged || c->has_tree || c->groups == 1 || is_short ? 64 : 80;
-  if (burden.is_heavy) c->tile_k = burden.is_heaviest ? 16 : 32;
+  if (burden.is_heavy)
+    c->tile_k = burden.is_heaviest ? 16 : 32;
+  else if (c->has_dropout)
+    c->tile_k = std::max(c->d, c->d_v) <= 192 ? 64 : (c->is_paged || c->gathers_q || c->gathers_k ? 32 : 48);
   c->shares_q_buffer = c->slabs_v() <= c->slabs();
   c->overlaps_tiles = c->d <= 192 && c->d_v <= 192;
   if (!c->shares_q_buffer && !c->gathers_q) c->tile_k = std::min(c->tile_k, c->is_paged ? 32 : 48), c->overlaps_tiles = false;
@@ -167,6 +170,7 @@ void tile_middle(const Burden& burden, bool is_long, Sm90ForwardConfig* c) {
   c->shares_q_buffer = c->slabs_v() <= c->slabs();
   if (burden.is_lean && is_long && c->shares_q_buffer && c->groups == 2) return use_three_groups(c->is_paged ? 64 : 80, c);
   c->tile_k = burden.is_heaviest ? 32 : (burden.is_heavy ? 64 : 128);
+  if (c->has_dropout) c->tile_k = std::min(c->tile_k, c->is_paged ? 64 : 96);
   // o gets a buffer of its own where there is room, so that the next tile need not wait for it.
   Sm90ForwardConfig own = *c;
   own.shares_q_buffer = false;

@@ -15,6 +15,7 @@
 #include "cuda/kernels/ptx/tma.cuh"
 #include "cuda/kernels/ptx/warpgroup.cuh"
 #include "cuda/kernels/sm90_configs.h"
+#include "cuda/kernels/sm90_dropout.cuh"
 #include "cuda/kernels/sm90_items.cuh"
 #include "cuda/kernels/sm90_load.cuh"
 #include "cuda/kernels/sm90_softmax.cuh"
@@ -43,9 +44,10 @@ struct Sm90Consumer {
   bool leader;
   unsigned q_low, k_low, v_low;
   int k_stage = 0, k_phase = 0, v_stage = 0, v_phase = 0;
-  DropoutKey dropout;
+  DropoutRounds dropout;
   float O[c.d_v / 2], S[c.tile_k / 2];
   unsigned P[c.tile_k / 4];
+  unsigned dropped[c.has_dropout ? c.tile_k / 4 : 1];  // bits of P
 
   __device__ __forceinline__ Sm90Consumer(const Sm90ForwardArguments& arguments, unsigned shared, int g)
       : a(arguments), p(arguments.params), smem(shared), group(g) {
@@ -59,7 +61,7 @@ struct Sm90Consumer {
     q_low = low(at.q + group * at.q_group, 0);
     k_low = low(at.k, 0);
     v_low = low(at.v, c.tile_k * 128);  // V is read column-major: the next 64 columns lie a slab further
-    if constexpr (c.has_dropout) dropout = dropout_key_of(p);
+    if constexpr (c.has_dropout) dropout = keep_rounds(dropout_key_of(p));
   }
 
   __device__ __forceinline__ float factor() const { return score_unit<c>(p); }
@@ -111,7 +113,10 @@ struct Sm90Consumer {
 
   __device__ __forceinline__ void pack_weights() {
 #pragma unroll
-    for (int i = 0; i < c.tile_k / 4; ++i) P[i] = pack2<c.dtype>(S[2 * i], S[2 * i + 1]);
+    for (int i = 0; i < c.tile_k / 4; ++i) {
+      P[i] = pack2<c.dtype>(S[2 * i], S[2 * i + 1]);
+      if constexpr (c.has_dropout) P[i] &= ~dropped[i];
+    }
   }
 
   // ---- Items ----
@@ -165,6 +170,7 @@ struct Sm90Consumer {
     int last, tree_prefix;
     int clear_first, clear_last;  // blocks that need no mask for any row of the group
     int left_last, right_first;   // blocks that lie left of every row's diagonal, and right of it (has_alibi)
+    DropoutLane dropout;
   };
 
   // A query's limits: where keys end at the diagonal, the loader has found how far that is.
@@ -198,6 +204,9 @@ struct Sm90Consumer {
       rows.left_last = max(row + shift + 1, 0) / c.tile_k;
       rows.right_first = (max(below + shift, 0) + c.tile_k - 1) / c.tile_k;
     }
+    if constexpr (c.has_dropout)
+      rows.dropout = dropout_lane(dropout, static_cast<unsigned>(item.request), static_cast<unsigned>(item.slot),
+                                  row0 + row_in_group, first_column);
     rows.last = item.s_k - 1;
     rows.tree_prefix = static_cast<int>(request.tree_prefix);
     rows.clear_first = 0;
@@ -213,8 +222,14 @@ struct Sm90Consumer {
     return rows;
   }
 
+  // The block's draws of dropout.
+  __device__ __forceinline__ void draw(const Rows& rows, int block) {
+    if constexpr (c.has_dropout)
+      find_dropped<c.tile_k>(dropped, dropout, rows.dropout, p.dropout_threshold, static_cast<unsigned>(block * (c.tile_k / 16)));
+  }
+
   template <bool kMasked>
-  __device__ __forceinline__ bool soften_block(const Rows& rows, int count, RowState& state, int block) {
+  __device__ __forceinline__ bool soften_block(const Rows& rows, RowState& state, int block) {
     const int column = block * c.tile_k;
     if constexpr (kShapes) {
       if (rows.last >= 0) shape_scores<c>(S, p, rows.score, column + 2 * (lane & 3), rows.last);
@@ -238,13 +253,7 @@ struct Sm90Consumer {
       }
       hide_scores<c.tile_k, c.mask == KeyMask::interval>(S, limits);
     }
-    const bool rescales = soften < c, kMasked || kHides > (S, state, factor());
-    if constexpr (c.has_dropout) {
-      const Sm90Item item = whole_item(count);
-      drop_scores<c.tile_k>(S, dropout, p.dropout_threshold, item.request, item.slot,
-                            item.tile * c.tile_q() + group * 64 + row_in_group, column + 2 * (lane & 3));
-    }
-    return rescales;
+    return soften < c, kMasked || kHides > (S, state, factor());
   }
 
   // ---- Results ----
@@ -373,11 +382,12 @@ struct Sm90Consumer {
     issue_values(accumulates);
     accumulates = 1;
     end_turn();
+    draw(rows, block);
     wgmma_wait<1>();
     pin(S);
     release_k();
     release_last_q(count, block == last);
-    const bool rescales = soften_block<kMasked>(rows, count, state, block);
+    const bool rescales = soften_block<kMasked>(rows, state, block);
     wgmma_wait<0>();
     pin(O);
     pin(P);
@@ -426,10 +436,11 @@ struct Sm90Consumer {
     if (c.mask == KeyMask::interval && span.leading > 0) last = whole_item(count).low;
     int block = span.end - 1;
     release_last_q(count, block == last);
+    draw(rows, block);
     if (block < rows.clear_last && block >= rows.clear_first)
-      soften_block<false>(rows, count, state, block);
+      soften_block<false>(rows, state, block);
     else
-      soften_block<true>(rows, count, state, block);
+      soften_block<true>(rows, state, block);
     pack_weights();
     recycle_staging(count);
 #pragma unroll 1

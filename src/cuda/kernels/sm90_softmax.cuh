@@ -2,7 +2,6 @@
 // group of 8 columns, two neighbours: S[4 j + 2 r + e] is row r, column 8 j + 2 (lane % 4) + e.
 #pragma once
 
-#include "cuda/kernels/ptx/async_copy.cuh"
 #include "cuda/kernels/ptx/special.cuh"
 #include "cuda/kernels/sm90_configs.h"
 #include "cuda/kernels/tile/scores.cuh"
@@ -201,26 +200,6 @@ __device__ __forceinline__ bool soften(float (&S)[C.tile_k / 2], RowState& state
   }
   weigh<kMasked, C.tile_k>(S, state, c);
   return rescales;
-}
-
-// Zeroes the dropped weights; `row` and `j0` are the thread's first row and key.
-template <int kTileK>
-__device__ __forceinline__ void drop_scores(float (&S)[kTileK / 2], const DropoutKey& key, unsigned threshold, int request,
-                                            int head, int row, int j0) {
-#pragma unroll
-  for (int t = 0; t < kTileK / 16; ++t) {
-    // One draw after the other: side by side they would take the registers of the accumulators.
-    const auto column = static_cast<int>(forget(static_cast<unsigned>(j0 + 16 * t)));
-    const PhiloxWords words = dropout_words(key, static_cast<unsigned>(request), static_cast<unsigned>(head), row, column);
-#pragma unroll
-    for (int half = 0; half < 2; ++half) {
-#pragma unroll
-      for (int n = 0; n < 4; ++n) {
-        const unsigned draw = (words.word[n / 2 * 2 + half] >> (16 * (n % 2))) & 0xFFFFu;
-        if (draw < threshold) S[8 * t + 4 * half + n] = 0.f;
-      }
-    }
-  }
 }
 
 }  // namespace flash_attn::cuda

@@ -1,0 +1,17 @@
+// Emulated: comparison of pairs, half by half.
+#pragma once
+
+#include "emulated_block.h"
+
+namespace flash_attn::cuda {
+
+inline unsigned halves_up_to(unsigned x, unsigned last) {
+  if (last > 0xffff) emulated::fail("no 16-bit number", last);
+  return ((x & 0xffffu) <= last ? 0xffffu : 0u) | (x >> 16 <= last ? 0xffff0000u : 0u);
+}
+inline unsigned halves_below(unsigned x, unsigned limit) {
+  if (limit > 0x7fff) emulated::fail("no small limit", limit);
+  return limit == 0 ? 0u : halves_up_to(x, limit - 1);
+}
+
+}  // namespace flash_attn::cuda
