@@ -48,7 +48,8 @@ struct Backend {
   const char* name;
   fa_device_type device_type;
   const char* const* kernels;  // names, best first, NULL-terminated
-  // Allocates *plan, or says why no kernel serves the problem. `refusals` (may be null) collects what each kernel passed over said.
+  // Allocates *plan, which keeps a reference to the problem, or says why no kernel serves it. `refusals` (may be null) collects
+  // what each kernel passed over said.
   Status (*plan)(const Problem& problem, Plan** plan, std::vector<Refusal>* refusals);
   // Upper bound over all problems whose extents do not exceed this one's.
   Status (*workspace_bound)(const Problem& maxima, WorkspaceSize* size);

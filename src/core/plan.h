@@ -9,7 +9,7 @@
 
 struct fa_plan {
   flash_attn::Problem problem;
-  std::unique_ptr<flash_attn::Plan> choice;  // of the room
+  std::unique_ptr<flash_attn::Plan> choice;  // of the room; refers to the problem
 };
 
 namespace flash_attn {

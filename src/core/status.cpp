@@ -3,6 +3,7 @@
 
 #include <cstdarg>
 #include <cstdio>
+#include <utility>
 
 namespace flash_attn {
 namespace {
@@ -26,6 +27,22 @@ std::string format_list(const char* format, va_list list) {
 }
 
 }  // namespace
+
+Status::Status(fa_status code, std::string message) {
+  if (code != FA_STATUS_OK) failure_.reset(new Failure{code, std::move(message)});
+}
+
+Status::Status(const Status& other) : failure_(other.failure_ != nullptr ? new Failure(*other.failure_) : nullptr) {}
+
+Status& Status::operator=(const Status& other) {
+  *this = Status(other);
+  return *this;
+}
+
+const std::string& Status::message() const {
+  static const std::string* const none = new std::string;  // never destroyed: runs may outlive static destruction
+  return failure_ != nullptr ? failure_->message : *none;
+}
 
 Status invalid(const char* format, ...) {
   va_list list;

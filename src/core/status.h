@@ -4,23 +4,31 @@
 
 #include "flash_attn/flash_attn.h"
 
+#include <memory>
 #include <string>
-#include <utility>
 
 namespace flash_attn {
 
 class [[nodiscard]] Status {
  public:
   Status() = default;
-  Status(fa_status code, std::string message) : code_(code), message_(std::move(message)) {}
+  Status(fa_status code, std::string message);
+  Status(const Status& other);
+  Status(Status&&) noexcept = default;
+  Status& operator=(const Status& other);
+  Status& operator=(Status&&) noexcept = default;
 
-  bool ok() const { return code_ == FA_STATUS_OK; }
-  fa_status code() const { return code_; }
-  const std::string& message() const { return message_; }
+  bool ok() const { return failure_ == nullptr; }
+  fa_status code() const { return failure_ != nullptr ? failure_->code : FA_STATUS_OK; }
+  const std::string& message() const;
 
  private:
-  fa_status code_ = FA_STATUS_OK;
-  std::string message_;
+  struct Failure {
+    fa_status code;
+    std::string message;
+  };
+  // Null: ok. One pointer, since each of a plan's many steps returns a status and nearly all of them are ok.
+  std::unique_ptr<const Failure> failure_;
 };
 
 // printf-style construction; the format names the argument, its value and what is accepted.

@@ -60,11 +60,24 @@ Status list_kernels(const Problem& problem, const DeviceInfo& device, std::vecto
 
 namespace {
 
+// Is it worth asking for a plan? A kernel forced by name says itself what it does not serve.
+bool may_serve(const KernelEntry& entry, const Problem& problem, const DeviceInfo& device) {
+  if (!problem.kernel.empty()) return kernel_name_of(problem.kernel) == entry.name;
+  return entry.direction == problem.direction && (entry.takes_f32 || problem.dtype != DType::f32) &&
+         (entry.only_capability == 0 || entry.only_capability == device.compute_capability);
+}
+
 Status make_plan(const Problem& problem, Plan** plan, std::vector<Refusal>* refusals) {
   *plan = nullptr;
   FA_TRY(check_name(problem));
   DeviceInfo device;
   FA_TRY(get_device(problem.device_index, &device));
+  for (const KernelEntry* entry : kEntries) {
+    if (refusals != nullptr || !may_serve(*entry, problem, device)) continue;
+    const Status status = entry->plan(problem, device, plan);
+    if (status.code() != FA_STATUS_UNSUPPORTED) return status;
+  }
+  // None did, or a person wants to know why those that did not.
   const KernelEntry* entry = nullptr;
   FA_TRY(choose_entry(problem, device, &entry, refusals));
   return entry->plan(problem, device, plan);

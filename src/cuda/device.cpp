@@ -1,26 +1,28 @@
-// See device.h. Attributes are asked of the driver once per device and kept.
+// See device.h. Attributes are asked of the driver once per device and kept, and the environment is read once: every plan asks.
 #include "cuda/device.h"
 
 #include "cuda/driver.h"
 #include "cuda/known_devices.h"
 
 #include <algorithm>
+#include <atomic>
 #include <cstdlib>
-#include <map>
-#include <mutex>
+#include <memory>
+#include <string>
+#include <vector>
 
 namespace flash_attn::cuda {
 namespace {
 
 constexpr int kOldestCapability = 80;
+constexpr int kLeastSharedBytes = 1024;  // a kilobyte; also what the driver keeps of each block's
 
 Status current_or_first(const Driver& driver, int* index) {
-  CUcontext context = nullptr;
-  *index = 0;
-  if (driver.cuCtxGetCurrent(&context) != kCudaSuccess || context == nullptr) return {};
   CUdevice device = 0;
-  FA_CUDA_TRY(driver, cuCtxGetDevice(&device), "asking for the current context's device");
-  *index = device;  // a CUdevice is its ordinal
+  const CUresult result = driver.cuCtxGetDevice(&device);
+  if (result != kCudaSuccess && result != kCudaErrorInvalidContext)
+    return driver_status(driver, result, "asking for the current context's device");
+  *index = result == kCudaSuccess ? device : 0;  // a CUdevice is its ordinal; without a current context, the first
   return {};
 }
 
@@ -53,43 +55,77 @@ Status read_attributes(const Driver& driver, int index, DeviceInfo* info) {
   return unsupported("GPU %d has compute capability %d.%d but 8.0 or newer is needed", index, major, minor);
 }
 
-Status get_assumed(const std::string& arch, int index, DeviceInfo* info) {
-  const std::vector<DeviceInfo> known = known_devices(arch);
-  if (known.empty())
-    return invalid("FLASH_ATTN_CUDA_ASSUME is \"%s\" but must be one of: %s", arch.c_str(), known_architectures().c_str());
-  *info = known.front();
-  info->index = std::max(index, 0);
-  return {};
+// What the environment says of planning.
+struct Environment {
+  Status status;
+  bool assumes = false;
+  DeviceInfo assumed;
+  int shared_bytes = 0;  // 0: no limit
+};
+
+Environment read_environment() {
+  Environment found;
+  const char* const arch = std::getenv("FLASH_ATTN_CUDA_ASSUME");
+  const char* const kilobytes = std::getenv("FLASH_ATTN_CUDA_SHARED_KB");
+  if (arch != nullptr && *arch != 0) {
+    found.assumes = true;
+    const std::vector<DeviceInfo> known = known_devices(arch);
+    if (known.empty())
+      found.status = invalid("FLASH_ATTN_CUDA_ASSUME is \"%s\" but must be one of: %s", arch, known_architectures().c_str());
+    else
+      found.assumed = known.front();
+  }
+  if (kilobytes != nullptr && *kilobytes != 0) {
+    found.shared_bytes = std::atoi(kilobytes) * kLeastSharedBytes;
+    if (found.shared_bytes < kLeastSharedBytes)
+      found.status = invalid("FLASH_ATTN_CUDA_SHARED_KB is \"%s\" but must be a number of kilobytes", kilobytes);
+  }
+  return found;
 }
 
+const Environment& environment() {
+  static const Environment* const found = new Environment(read_environment());  // never destroyed, as the devices kept below
+  return *found;
+}
+
+constexpr int kNoLimitSet = -1;
+std::atomic<int> set_limit{kNoLimitSet};  // by limit_shared_memory
+
 Status get_attributes(int index, DeviceInfo* info) {
-  if (const char* const assumed = std::getenv("FLASH_ATTN_CUDA_ASSUME"); assumed != nullptr && *assumed != 0)
-    return get_assumed(assumed, index, info);
-  static std::mutex mutex;
-  static std::map<int, DeviceInfo>* const known = new std::map<int, DeviceInfo>;
+  constexpr int kMostKept = 64;
+  static std::atomic<const DeviceInfo*> kept[kMostKept];
   const Driver* driver = nullptr;
   FA_TRY(get_driver(&driver));
   if (index == -1) FA_TRY(current_or_first(*driver, &index));
-  const std::lock_guard<std::mutex> lock(mutex);
-  if (const auto at = known->find(index); at != known->end()) {
-    *info = at->second;
-    return {};
+  if (index < 0 || index >= kMostKept) return read_attributes(*driver, index, info);
+  const DeviceInfo* known = kept[index].load(std::memory_order_acquire);
+  if (known == nullptr) {
+    auto fresh = std::make_unique<DeviceInfo>();
+    FA_TRY(read_attributes(*driver, index, fresh.get()));
+    // Two threads may both have asked: the first answer stays.
+    known = kept[index].compare_exchange_strong(known, fresh.get()) ? fresh.release() : kept[index].load();
   }
-  FA_TRY(read_attributes(*driver, index, info));
-  (*known)[index] = *info;
+  *info = *known;
   return {};
 }
 
 }  // namespace
 
+void limit_shared_memory(int bytes) { set_limit.store(bytes); }
+
 Status get_device(int index, DeviceInfo* info) {
-  FA_TRY(get_attributes(index, info));
-  const char* const kilobytes = std::getenv("FLASH_ATTN_CUDA_SHARED_KB");
-  if (kilobytes == nullptr || *kilobytes == 0) return {};
-  const int bytes = std::atoi(kilobytes) * 1024;
-  if (bytes < 1024) return invalid("FLASH_ATTN_CUDA_SHARED_KB is \"%s\" but must be a number of kilobytes", kilobytes);
-  info->shared_bytes = std::min(info->shared_bytes, bytes);
-  info->shared_bytes_per_sm = std::min(info->shared_bytes_per_sm, bytes + 1024);
+  const Environment& given = environment();
+  FA_TRY(given.status);
+  if (given.assumes) {
+    *info = given.assumed;
+    info->index = std::max(index, 0);
+  } else {
+    FA_TRY(get_attributes(index, info));
+  }
+  const int set = set_limit.load(std::memory_order_relaxed), limit = set == kNoLimitSet ? given.shared_bytes : set;
+  if (limit == 0) return {};
+  info->shared_bytes = std::min(info->shared_bytes, limit);
+  info->shared_bytes_per_sm = std::min(info->shared_bytes_per_sm, limit + kLeastSharedBytes);
   return {};
 }
 

@@ -21,10 +21,13 @@ struct DeviceInfo {
   bool operator==(const DeviceInfo&) const = default;
 };
 
-// The device of an index; -1 is the current context's, or the first if none is current. FLASH_ATTN_CUDA_SHARED_KB lowers the shared
-// memory that plans may use, to try a smaller device's variants; FLASH_ATTN_CUDA_ASSUME plans for a known device of an architecture
-// ("sm_90a"), without asking a driver.
+// The device of an index; -1 is the current context's, or the first if none is current. FLASH_ATTN_CUDA_ASSUME, read at the first
+// call, plans for a known device of an architecture ("sm_90a"), without asking a driver.
 Status get_device(int index, DeviceInfo* info);
+
+// Lowers the shared memory that plans may use, process-wide, to try a smaller device's variants; 0: all that there is. Until it is
+// called, FLASH_ATTN_CUDA_SHARED_KB says, read at the first call of get_device.
+void limit_shared_memory(int bytes);
 
 // "key: value" lines for a person.
 Status device_text(int index, std::string* text);

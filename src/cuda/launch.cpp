@@ -34,23 +34,27 @@ class CurrentContext {
 
 }  // namespace
 
-Status PlannedKernel::load(const Driver& driver, LoadPolicy policy) const {
+void PlannedKernel::keep(const LoadedKernel* kernel, CUcontext context) const {
+  kernel_.store(kernel, std::memory_order_release);
+  context_.store(context, std::memory_order_release);
+}
+
+Status PlannedKernel::load_into_current(const Driver& driver) const {
   CUdevice device = 0;
   CUcontext context = nullptr;
   FA_CUDA_TRY(driver, cuCtxGetCurrent(&context), "asking for the current context");
   FA_CUDA_TRY(driver, cuCtxGetDevice(&device), "asking for the context's device");
   DeviceInfo info;
   FA_TRY(get_device(device, &info));
-  info.index = device_.index;
-  if (info.compute_capability != device_.compute_capability || info.shared_bytes < shared_bytes_)
+  if (info.compute_capability != compute_capability_ || info.shared_bytes < shared_bytes_)
     return invalid("the stream or context is of GPU %d but the plan was made for GPU %d, which is of another kind", device,
-                   device_.index);
+                   device_index_);
   const LoadedKernel* kernel = nullptr;
-  FA_TRY(find_(policy, &kernel));
+  FA_TRY(load(&kernel));
   CUfunction function = nullptr;
   FA_TRY(load_into_context(*kernel, device, shared_bytes_, &function));
-  kernel_.store(kernel, std::memory_order_release);
-  context_.store(context, std::memory_order_release);
+  kernel->set_ready(device, context);
+  keep(kernel, context);
   return {};
 }
 
@@ -59,16 +63,21 @@ Status PlannedKernel::prepare(CUcontext context) const {
   FA_TRY(get_driver(&driver));
   CurrentContext current(*driver);
   FA_TRY(current.enter(context));
-  return load(*driver, LoadPolicy::allowed);
+  return load_into_current(*driver);
 }
 
-Status PlannedKernel::load_for(const Driver& driver, CUcontext context, CUstream stream, uint32_t run_flags) const {
+Status PlannedKernel::make_ready(const Driver& driver, CUcontext context, CUstream stream, uint32_t run_flags) const {
+  // What another plan made ready here is so for this one too: the kernel's configuration says how much shared memory it takes.
+  if (const LoadedKernel* const kernel = find(); kernel != nullptr && kernel->is_ready(device_index_, context)) {
+    keep(kernel, context);
+    return {};
+  }
   CurrentContext current(driver);
   FA_TRY(current.enter(context));
   LoadPolicy policy = LoadPolicy::allowed;
   FA_TRY(load_policy(stream, run_flags, &policy));
-  if (policy != LoadPolicy::allowed) return not_in_memory(name_, policy);
-  return load(driver, policy);
+  if (policy != LoadPolicy::allowed) return not_in_memory(name(), policy);
+  return load_into_current(driver);
 }
 
 Status PlannedKernel::launch(CUstream stream, uint32_t run_flags, const LaunchShape& shape, const void* params) const {
@@ -76,7 +85,7 @@ Status PlannedKernel::launch(CUstream stream, uint32_t run_flags, const LaunchSh
   FA_TRY(get_driver(&driver));
   CUcontext context = nullptr;
   FA_CUDA_TRY(*driver, cuStreamGetCtx(stream, &context), "asking for the stream's context");
-  if (context != context_.load(std::memory_order_acquire)) FA_TRY(load_for(*driver, context, stream, run_flags));
+  if (context != context_.load(std::memory_order_acquire)) FA_TRY(make_ready(*driver, context, stream, run_flags));
   const LoadedKernel* const kernel = kernel_.load(std::memory_order_acquire);
   CUlaunchConfig config = {};
   config.gridDimX = shape.blocks;
@@ -87,7 +96,7 @@ Status PlannedKernel::launch(CUstream stream, uint32_t run_flags, const LaunchSh
   config.hStream = stream;
   void* arguments[] = {const_cast<void*>(params)};
   const CUresult result = driver->cuLaunchKernelEx(&config, reinterpret_cast<CUfunction>(kernel->kernel), arguments, nullptr);
-  return result == kCudaSuccess ? Status() : driver_status(*driver, result, ("launching " + name_).c_str());
+  return result == kCudaSuccess ? Status() : driver_status(*driver, result, ("launching " + name()).c_str());
 }
 
 }  // namespace flash_attn::cuda

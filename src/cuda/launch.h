@@ -9,7 +9,6 @@
 
 #include <atomic>
 #include <cstdint>
-#include <functional>
 #include <string>
 
 namespace flash_attn::cuda {
@@ -22,13 +21,11 @@ struct LaunchShape {
 
 class PlannedKernel {
  public:
-  // Finds the kernel, compiling it if the policy allows.
-  using Find = std::function<Status(LoadPolicy, const LoadedKernel**)>;
+  PlannedKernel(const PlannedKernel&) = delete;
+  PlannedKernel& operator=(const PlannedKernel&) = delete;
 
-  PlannedKernel(Find find, std::string name, const DeviceInfo& device, int shared_bytes)
-      : find_(std::move(find)), name_(std::move(name)), device_(device), shared_bytes_(shared_bytes) {}
-
-  const std::string& name() const { return name_; }
+  // For a person: the form and its configuration.
+  virtual std::string name() const = 0;
 
   // Into the given context, or the current one.
   Status prepare(CUcontext context) const;
@@ -36,14 +33,23 @@ class PlannedKernel {
   // `params` is the kernel's one parameter. Threads may launch one kernel at once.
   Status launch(CUstream stream, uint32_t run_flags, const LaunchShape& shape, const void* params) const;
 
- private:
-  Status load(const Driver& driver, LoadPolicy policy) const;
-  Status load_for(const Driver& driver, CUcontext context, CUstream stream, uint32_t run_flags) const;
+ protected:
+  PlannedKernel(const DeviceInfo& device, int shared_bytes)
+      : device_index_(device.index), compute_capability_(device.compute_capability), shared_bytes_(shared_bytes) {}
+  ~PlannedKernel() = default;
 
-  Find find_;
-  std::string name_;
-  DeviceInfo device_;
-  int shared_bytes_;
+  int compute_capability() const { return compute_capability_; }
+
+ private:
+  // The kernel if it is in memory, else null; loads it, compiling if it must.
+  virtual const LoadedKernel* find() const = 0;
+  virtual Status load(const LoadedKernel** kernel) const = 0;
+
+  Status load_into_current(const Driver& driver) const;
+  Status make_ready(const Driver& driver, CUcontext context, CUstream stream, uint32_t run_flags) const;
+  void keep(const LoadedKernel* kernel, CUcontext context) const;
+
+  int device_index_, compute_capability_, shared_bytes_;
   // The context that the kernel was last made ready in; a run in another one takes the longer way.
   mutable std::atomic<CUcontext> context_{nullptr};
   mutable std::atomic<const LoadedKernel*> kernel_{nullptr};

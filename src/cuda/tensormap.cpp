@@ -30,18 +30,30 @@ uint64_t at_least_one(int64_t extent) { return static_cast<uint64_t>(std::max<in
 
 }  // namespace
 
-Status check_map(const char* name, const MapShape& shape, int64_t alignment) {
-  using Long = long long;
-  if (alignment % 16 != 0)
-    return unsupported("%s is aligned to %lld bytes but TMA needs 16 (declare %s.alignment)", name, Long{alignment}, name);
+MapFault find_fault(const MapShape& shape, int64_t alignment) {
+  if (alignment % 16 != 0) return MapFault::alignment;
   const bool served = is_describable(row_extent(shape), shape.axes.row) && is_describable(shape.heads, shape.axes.head) &&
                       (shape.has_lengths || is_describable(shape.batches, shape.axes.batch));
-  if (!served)
-    return unsupported("%s has strides of %lld, %lld and %lld elements (batch, row, head) but TMA needs multiples of %lld, not 0",
-                       name, Long{shape.axes.batch}, Long{shape.axes.row}, Long{shape.axes.head}, Long{16 / kElement});
-  if (shape.has_lengths && shape.batches > 1 && (shape.axes.row == 0 || shape.axes.batch % shape.axes.row != 0))
-    return unsupported("%s's batch stride, %lld, is no multiple of its row stride, %lld", name, Long{shape.axes.batch},
-                       Long{shape.axes.row});
+  if (!served) return MapFault::strides;
+  const bool counts_in_rows =
+      !shape.has_lengths || shape.batches <= 1 || (shape.axes.row != 0 && shape.axes.batch % shape.axes.row == 0);
+  return counts_in_rows ? MapFault::none : MapFault::batch_stride;
+}
+
+Status check_map(const char* name, const MapShape& shape, int64_t alignment) {
+  using Long = long long;
+  switch (find_fault(shape, alignment)) {
+    case MapFault::none:
+      break;
+    case MapFault::alignment:
+      return unsupported("%s is aligned to %lld bytes but TMA needs 16 (declare %s.alignment)", name, Long{alignment}, name);
+    case MapFault::strides:
+      return unsupported("%s has strides of %lld, %lld and %lld elements (batch, row, head) but TMA needs multiples of %lld, not 0",
+                         name, Long{shape.axes.batch}, Long{shape.axes.row}, Long{shape.axes.head}, Long{16 / kElement});
+    case MapFault::batch_stride:
+      return unsupported("%s's batch stride, %lld, is no multiple of its row stride, %lld", name, Long{shape.axes.batch},
+                         Long{shape.axes.row});
+  }
   return {};
 }
 

@@ -19,7 +19,11 @@ struct MapShape {
       false;  // rows by first_row's second scheme (kernels/sm90_items.cuh): strides between batches are not in the map
 };
 
-// What keeps TMA from describing the tensor, as a reason; ok if nothing does. `name` is the tensor's.
+// What keeps TMA from describing a tensor.
+enum class MapFault { none, alignment, strides, batch_stride };
+MapFault find_fault(const MapShape& shape, int64_t alignment);
+
+// The same as a reason in words; ok if there is no fault. `name` is the tensor's.
 Status check_map(const char* name, const MapShape& shape, int64_t alignment);
 
 Status encode_map(const MapShape& shape, const void* base, TensorMap* map);

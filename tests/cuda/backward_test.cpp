@@ -1,6 +1,7 @@
 // Every backward row of the case table on the GPU, on every kernel that serves it, against the oracle, and with determinism asked
 // for to the last bit; dead memory is poisoned and must stay as it is. FLASH_ATTN_TEST_SEED and FLASH_ATTN_TEST_ROUNDS steer the
 // random rows.
+#include "cuda/device.h"
 #include "tests/cuda/device_backward.h"
 #include "tests/support/check.h"
 #include "tests/support/random_case.h"
@@ -8,7 +9,6 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
-#include <cstdlib>
 #include <limits>
 
 namespace flash_attn::test {
@@ -119,10 +119,10 @@ INSTANTIATE_TEST_SUITE_P(Tiles, SeveralTiles, ::testing::ValuesIn(tiled_rows()),
                          [](const ::testing::TestParamInfo<CaseSpec>& row) { return row.param.name; });
 
 // Blocks of smaller devices: 99 KB of shared memory as on sm_86 and sm_89, 163 KB as on sm_80.
-class SmallDevice : public ::testing::TestWithParam<const char*> {};
+class SmallDevice : public ::testing::TestWithParam<int> {};
 
 TEST_P(SmallDevice, AgreesWithOracle) {
-  ASSERT_EQ(setenv("FLASH_ATTN_CUDA_SHARED_KB", GetParam(), 1), 0);
+  cuda::limit_shared_memory(GetParam() * 1024);
   for (const int64_t d : {40, 64, 96, 128, 192, 256}) {
     CaseSpec spec = {.name = "small", .batch = 2, .s_q = 150, .s_k = 233, .h_q = 4, .h_k = 2, .d = d, .mask_kind = FA_MASK_CAUSAL};
     spec = backward_of(spec);
@@ -131,11 +131,11 @@ TEST_P(SmallDevice, AgreesWithOracle) {
     EXPECT_EQ(check_on_gpu(deterministic(spec), FA_DTYPE_F16, 2, Placement::aligned), "");
     EXPECT_EQ(check_on_gpu(spec, FA_DTYPE_F32, 3, Placement::aligned), "");
   }
-  unsetenv("FLASH_ATTN_CUDA_SHARED_KB");
+  cuda::limit_shared_memory(0);
 }
 
-INSTANTIATE_TEST_SUITE_P(Kilobytes, SmallDevice, ::testing::Values("99", "163"),
-                         [](const ::testing::TestParamInfo<const char*>& kb) { return std::string("kb") + kb.param; });
+INSTANTIATE_TEST_SUITE_P(Kilobytes, SmallDevice, ::testing::Values(99, 163),
+                         [](const ::testing::TestParamInfo<int>& kb) { return "kb" + std::to_string(kb.param); });
 
 TEST(Random, AgreesWithOracle) {
   const uint64_t seed = environment_number("FLASH_ATTN_TEST_SEED", 1), rounds = environment_number("FLASH_ATTN_TEST_ROUNDS", 12);

@@ -1,13 +1,12 @@
 // Every test row of the case table on the GPU, on every kernel that serves it, against the oracle; dead memory is poisoned and must
 // stay as it is. FLASH_ATTN_TEST_SEED and FLASH_ATTN_TEST_ROUNDS steer the random rows.
+#include "cuda/device.h"
 #include "tests/cuda/device_run.h"
 #include "tests/support/check.h"
 #include "tests/support/random_case.h"
 #include "tests/support/reference.h"
 
 #include <gtest/gtest.h>
-
-#include <cstdlib>
 
 namespace flash_attn::test {
 namespace {
@@ -119,10 +118,10 @@ INSTANTIATE_TEST_SUITE_P(Tiles, FewBlocks, ::testing::ValuesIn(tiled_rows()),
                          [](const ::testing::TestParamInfo<CaseSpec>& row) { return row.param.name; });
 
 // Every kind of device by its shared memory: 99 KB as on sm_86 and sm_89, 163 KB as on sm_80, 227 KB as from sm_90 on.
-class SmallDevice : public ::testing::TestWithParam<const char*> {};
+class SmallDevice : public ::testing::TestWithParam<int> {};
 
 TEST_P(SmallDevice, AgreesWithOracle) {
-  ASSERT_EQ(setenv("FLASH_ATTN_CUDA_SHARED_KB", GetParam(), 1), 0);
+  cuda::limit_shared_memory(GetParam() * 1024);
   for (const int64_t d : {40, 64, 96, 128, 192, 256}) {
     CaseSpec spec = {.name = "small", .batch = 2, .s_q = 150, .s_k = 333, .h_q = 4, .h_k = 2, .d = d, .mask_kind = FA_MASK_CAUSAL};
     EXPECT_EQ(check_on_gpu(spec, FA_DTYPE_BF16, 1, Placement::aligned), "");
@@ -134,11 +133,11 @@ TEST_P(SmallDevice, AgreesWithOracle) {
     spec.seqused_k = true;
     EXPECT_EQ(check_on_gpu(spec, FA_DTYPE_F16, 4, Placement::aligned), "");
   }
-  unsetenv("FLASH_ATTN_CUDA_SHARED_KB");
+  cuda::limit_shared_memory(0);
 }
 
-INSTANTIATE_TEST_SUITE_P(Kilobytes, SmallDevice, ::testing::Values("99", "163", "227"),
-                         [](const ::testing::TestParamInfo<const char*>& kb) { return std::string("kb") + kb.param; });
+INSTANTIATE_TEST_SUITE_P(Kilobytes, SmallDevice, ::testing::Values(99, 163, 227),
+                         [](const ::testing::TestParamInfo<int>& kb) { return "kb" + std::to_string(kb.param); });
 
 TEST(Random, AgreesWithOracle) {
   const uint64_t seed = environment_number("FLASH_ATTN_TEST_SEED", 1), rounds = environment_number("FLASH_ATTN_TEST_ROUNDS", 12);

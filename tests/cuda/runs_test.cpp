@@ -12,15 +12,19 @@
 namespace flash_attn::test {
 namespace {
 
-CaseSpec decode_spec() {
-  CaseSpec spec = {.name = "runs", .batch = 3, .s_q = 5, .s_k = 300, .h_q = 4, .h_k = 2, .d = 64, .mask_kind = FA_MASK_CAUSAL};
+CaseSpec decode_spec(int64_t d = 64) {
+  CaseSpec spec = {.name = "runs", .batch = 3, .s_q = 5, .s_k = 300, .h_q = 4, .h_k = 2, .d = d, .mask_kind = FA_MASK_CAUSAL};
   spec.key_layout = KeyLayout::paged;
   spec.lengths_k = {300, 17, 129};
   return spec;
 }
 
+// Head dims that no other test here has, so that nothing has loaded the kernels before.
+constexpr int64_t kDimOfForbidden = 32, kDimOfCaptured = 96;
+
+// What one plan has made ready serves another.
 TEST(Runs, NothingIsCompiledWhereForbidden) {
-  TestProblem problem(decode_spec(), FA_DTYPE_BF16, 1);
+  TestProblem problem(decode_spec(kDimOfForbidden), FA_DTYPE_BF16, 1);
   DeviceProblem device(problem, Placement::aligned);
   const DeviceStream stream;
   const PlanHandle plan(device.desc(), {});
@@ -30,13 +34,16 @@ TEST(Runs, NothingIsCompiledWhereForbidden) {
   EXPECT_NE(std::string(fa_last_error()).find("call fa_prepare before"), std::string::npos) << fa_last_error();
   EXPECT_EQ(fa_run(plan.get(), &device.args(), workspace.get(), stream.get(), 0), FA_STATUS_OK) << fa_last_error();
   EXPECT_EQ(fa_run(plan.get(), &device.args(), workspace.get(), stream.get(), FA_RUN_NO_COMPILE), FA_STATUS_OK) << fa_last_error();
+  const PlanHandle another(device.desc(), {});
+  EXPECT_EQ(fa_run(another.get(), &device.args(), workspace.get(), stream.get(), FA_RUN_NO_COMPILE), FA_STATUS_OK)
+      << fa_last_error();
   stream.synchronize();
 }
 
 // A captured run may be replayed, also with other lengths in the same memory.
 TEST(Runs, CapturedIntoAGraph) {
   const cuda::Driver& driver = require_gpu();
-  TestProblem problem(decode_spec(), FA_DTYPE_BF16, 2);
+  TestProblem problem(decode_spec(kDimOfCaptured), FA_DTYPE_BF16, 2);
   const Reference reference = make_reference(problem);
   DeviceProblem device(problem, Placement::aligned);
   const DeviceStream stream;

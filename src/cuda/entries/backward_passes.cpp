@@ -4,7 +4,6 @@
 #include "cuda/entries/entry.h"
 #include "cuda/entries/forward_choices.h"
 #include "cuda/entries/forward_params.h"
-#include "cuda/entries/planned_kernel.h"
 
 #include <algorithm>
 
@@ -187,10 +186,10 @@ BackwardPasses::BackwardPasses(const Problem& problem, const DeviceInfo& device,
       post_config_(post_config(problem, shape)),
       dead_config_(dead_config(problem)),
       heads_config_{reads_lengths(problem)},
-      pre_(planned_kernel(kPreForm, pre_config_, device, 0)),
-      post_(planned_kernel(kPostForm, post_config_, device, 0)),
-      dead_(planned_kernel(kDeadForm, dead_config_, device, 0)),
-      heads_(planned_kernel(kHeadsForm, heads_config_, device, heads_config_.shared_bytes())),
+      pre_(kPreForm, pre_config_, device, 0),
+      post_(kPostForm, post_config_, device, 0),
+      dead_(kDeadForm, dead_config_, device, 0),
+      heads_(kHeadsForm, heads_config_, device, heads_config_.shared_bytes()),
       scratch_bytes_(backward_scratch_bytes(problem, shape)) {}
 
 std::string BackwardPasses::text() const {

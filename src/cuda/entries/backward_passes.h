@@ -5,10 +5,10 @@
 #include "core/backend.h"
 #include "core/problem.h"
 #include "cuda/device.h"
+#include "cuda/entries/planned_kernel.h"
 #include "cuda/jit/kernel_request.h"
 #include "cuda/kernels/backward_configs.h"
 #include "cuda/kernels/backward_params.h"
-#include "cuda/launch.h"
 
 #include <cstdint>
 #include <string>
@@ -53,14 +53,17 @@ class BackwardPasses {
   unsigned blocks(int64_t work) const;
 
  private:
-  Problem problem_;
+  const Problem& problem_;
   BackwardShape shape_;
   BackwardParams params_;
   BackwardPreConfig pre_config_;
   BackwardPostConfig post_config_;
   BackwardDeadConfig dead_config_;
   BackwardHeadsConfig heads_config_;
-  PlannedKernel pre_, post_, dead_, heads_;
+  PlannedKernelOf<BackwardPreConfig> pre_;
+  PlannedKernelOf<BackwardPostConfig> post_;
+  PlannedKernelOf<BackwardDeadConfig> dead_;
+  PlannedKernelOf<BackwardHeadsConfig> heads_;
   size_t scratch_bytes_;
 };
 

@@ -6,8 +6,8 @@
 #include "cuda/entries/planned_kernel.h"
 #include "cuda/entries/sm80_bwd_config.h"
 
-#include <memory>
 #include <new>
+#include <optional>
 
 namespace flash_attn::cuda {
 namespace {
@@ -22,38 +22,22 @@ const KernelForm kBackwardForm = {"sm80_bwd",
 // A kernel of the plan and how its work is cut.
 struct MainKernel {
   Sm80BackwardConfig config;
-  BackwardParams cut;  // only what cut_backward fills
-  PlannedKernel kernel;
+  BackwardCut cut;
+  PlannedKernelOf<Sm80BackwardConfig> kernel;
 
-  MainKernel(const Problem& problem, const DeviceInfo& device, const Sm80BackwardConfig& chosen, int stat_tile)
-      : config(chosen), kernel(planned_kernel(kBackwardForm, chosen, device, chosen.shared_bytes())) {
-    cut.stat_tile = stat_tile;
-    cut_backward(problem, device, config, &cut);
-  }
-
-  BackwardParams params(const BackwardParams& bound) const {
-    BackwardParams to = bound;
-    to.heads = cut.heads;
-    to.tiles_q = cut.tiles_q;
-    to.section = cut.section;
-    to.items = cut.items;
-    to.bias_requests = cut.bias_requests;
-    to.bias_heads = cut.bias_heads;
-    to.bias_row_tiles = cut.bias_row_tiles;
-    to.bias_key_tiles = cut.bias_key_tiles;
-    return to;
-  }
+  MainKernel(const Problem& problem, const DeviceInfo& device, const Sm80BackwardConfig& chosen)
+      : config(chosen), cut(cut_backward(problem, device, chosen)), kernel(kBackwardForm, chosen, device, chosen.shared_bytes()) {}
 };
 
 class Sm80BackwardPlan final : public Plan {
  public:
   Sm80BackwardPlan(const Problem& problem, const DeviceInfo& device, const Sm80BackwardChoice& choice)
-      : passes_(problem, device, choice.shape), name_("cuda/sm80_bwd/" + arch_name(device.compute_capability)) {
-    for (const Sm80BackwardConfig& config : choice.kernels)
-      kernels_.push_back(std::make_unique<MainKernel>(problem, device, config, choice.shape.stat_tile));
+      : passes_(problem, device, choice.shape), name_(kBackwardForm.name, device) {
+    int n = 0;
+    for (const Sm80BackwardConfig& config : choice.kernels) kernels_[n++].emplace(problem, device, config);
   }
 
-  const char* kernel() const override { return name_.c_str(); }
+  const char* kernel() const override { return name_.text(); }
 
   WorkspaceSize workspace() const override {
     WorkspaceSize size;
@@ -64,6 +48,7 @@ class Sm80BackwardPlan final : public Plan {
   std::string text() const override {
     std::string text = passes_.text();
     for (const auto& main : kernels_) {
+      if (!main) break;
       text += format_text("\ntiles of %d queries by %d keys, %d warps, %d bytes of shared memory, %d items\nconfig: %s",
                           main->config.tile_q, main->config.tile_k, main->config.warps, main->config.shared_bytes(),
                           main->cut.items, main->kernel.name().c_str());
@@ -73,7 +58,8 @@ class Sm80BackwardPlan final : public Plan {
 
   Status prepare(void* context) const override {
     FA_TRY(passes_.prepare(context));
-    for (const auto& main : kernels_) FA_TRY(main->kernel.prepare(static_cast<CUcontext>(context)));
+    for (const auto& main : kernels_)
+      if (main) FA_TRY(main->kernel.prepare(static_cast<CUcontext>(context)));
     return {};
   }
 
@@ -82,9 +68,10 @@ class Sm80BackwardPlan final : public Plan {
   Status run(const fa_attention_args& args, const fa_workspace& workspace, void* stream, uint32_t run_flags) const override {
     const BackwardParams bound = passes_.bind(args, workspace.scratch);
     FA_TRY(passes_.run_before(stream, run_flags, bound));
+    BackwardParams params = bound;
     for (const auto& main : kernels_) {
-      if (main->cut.items == 0) continue;
-      const BackwardParams params = main->params(bound);
+      if (!main || main->cut.items == 0) continue;
+      main->cut.write(&params);
       FA_TRY(main->kernel.launch(static_cast<CUstream>(stream), run_flags,
                                  {passes_.blocks(params.items), static_cast<unsigned>(main->config.threads()),
                                   static_cast<unsigned>(main->config.shared_bytes())},
@@ -95,19 +82,23 @@ class Sm80BackwardPlan final : public Plan {
 
  private:
   BackwardPasses passes_;
-  std::vector<std::unique_ptr<MainKernel>> kernels_;
-  std::string name_;
+  std::optional<MainKernel> kernels_[Sm80BackwardKernels::kMost];  // the first ones
+  PlanName name_;
 };
 
-Status supports(const Problem& problem, const DeviceInfo& device) {
+Status choose(const Problem& problem, const DeviceInfo& device, Sm80BackwardChoice* choice) {
   FA_TRY(check_backward_features(problem));
+  return configure_sm80_backward(problem, device, choice);
+}
+
+Status supports(const Problem& problem, const DeviceInfo& device) {
   Sm80BackwardChoice choice;
-  return configure_sm80_backward(problem, device, &choice);
+  return choose(problem, device, &choice);
 }
 
 Status make_plan(const Problem& problem, const DeviceInfo& device, Plan** plan) {
   Sm80BackwardChoice choice;
-  FA_TRY(configure_sm80_backward(problem, device, &choice));
+  FA_TRY(choose(problem, device, &choice));
   *plan = new (std::nothrow) Sm80BackwardPlan(problem, device, choice);
   return *plan ? Status() : Status(FA_STATUS_OUT_OF_MEMORY, "no memory for a plan");
 }

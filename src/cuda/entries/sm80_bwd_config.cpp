@@ -128,7 +128,7 @@ Status add_kernel(const Problem& p, const DeviceInfo& device, BackwardRole role,
   choice->shape.stat_tile = std::max(choice->shape.stat_tile, c.tile_q);
   choice->shape.copies_dout = c.copies_dout;
   if (c.sums_dq) choice->shape.sums_d = c.padded_d();
-  choice->kernels.push_back(c);
+  choice->kernels.add(c);
   return {};
 }
 
@@ -154,25 +154,36 @@ Status configure_sm80_backward(const Problem& p, const DeviceInfo& device, Sm80B
   return {};
 }
 
-void cut_backward(const Problem& p, const DeviceInfo& device, const Sm80BackwardConfig& c, BackwardParams* params) {
+void BackwardCut::write(BackwardParams* params) const {
+  params->heads = heads;
+  params->tiles_q = tiles_q;
+  params->section = section;
+  params->items = items;
+  params->bias_requests = bias_requests;
+  params->bias_heads = bias_heads;
+  params->bias_row_tiles = bias_row_tiles;
+  params->bias_key_tiles = bias_key_tiles;
+}
+
+BackwardCut cut_backward(const Problem& p, const DeviceInfo& device, const Sm80BackwardConfig& c) {
+  BackwardCut cut;
   const bool is_by_keys = c.role == BackwardRole::keys;
   const int64_t tiles = is_by_keys ? count_tiles(p.max_s_k, c.tile_k) : count_tiles(p.max_s_q, c.tile_q);
-  params->heads = static_cast<int>(p.b * (is_by_keys ? p.h_k : p.h_q));
-  params->tiles_q = make_divisor(static_cast<unsigned>(std::max<int64_t>(tiles, 1)));
-  params->section = section_of(p, device, c, params->heads);
-  params->items = static_cast<int>(params->heads * tiles);
-  if (c.role == BackwardRole::renew) {
-    params->items = static_cast<int>(count_tiles(p.b * p.h_q * count_tiles(p.max_s_q, params->stat_tile), kFlagsOfItem));
-    return;
-  }
-  if (c.role != BackwardRole::bias) return;
+  cut.heads = static_cast<int>(p.b * (is_by_keys ? p.h_k : p.h_q));
+  cut.tiles_q = make_divisor(static_cast<unsigned>(std::max<int64_t>(tiles, 1)));
+  cut.section = section_of(p, device, c, cut.heads);
+  cut.items = static_cast<int>(cut.heads * tiles);
+  if (c.role == BackwardRole::renew)
+    cut.items = static_cast<int>(count_tiles(p.b * p.h_q * count_tiles(p.max_s_q, c.stat_tile), kFlagsOfItem));
+  if (c.role != BackwardRole::bias) return cut;
   const bool sums_rows = p.dbias.row == 0, sums_keys = p.dbias.key == 0;
   const bool sums_requests = p.packed_q ? sums_rows : p.dbias_batches == 1;
-  params->bias_requests = sums_requests ? 1 : static_cast<int>(p.b);
-  params->bias_heads = static_cast<int>(p.dbias_heads);
-  params->bias_row_tiles = sums_rows ? 1 : static_cast<int>(count_tiles(p.packed_q ? p.max_s_q : p.dbias_rows, c.tile_q));
-  params->bias_key_tiles = sums_keys ? 1 : static_cast<int>(count_tiles(p.dbias_columns, c.tile_k));
-  params->items = params->bias_requests * params->bias_heads * params->bias_row_tiles * params->bias_key_tiles;
+  cut.bias_requests = sums_requests ? 1 : static_cast<int>(p.b);
+  cut.bias_heads = static_cast<int>(p.dbias_heads);
+  cut.bias_row_tiles = sums_rows ? 1 : static_cast<int>(count_tiles(p.packed_q ? p.max_s_q : p.dbias_rows, c.tile_q));
+  cut.bias_key_tiles = sums_keys ? 1 : static_cast<int>(count_tiles(p.dbias_columns, c.tile_k));
+  cut.items = cut.bias_requests * cut.bias_heads * cut.bias_row_tiles * cut.bias_key_tiles;
+  return cut;
 }
 
 WorkspaceSize bound_sm80_backward_workspace(const Problem& p, const DeviceInfo&) {

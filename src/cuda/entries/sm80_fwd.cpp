@@ -53,11 +53,11 @@ class Sm80Plan final : public Plan {
       : problem_(problem),
         config_(config),
         params_(shape_sm80_params(problem, device, config, splits)),
-        kernel_(planned_kernel(kForwardForm, config_, device, config.shared_bytes())),
+        kernel_(kForwardForm, config, device, config.shared_bytes()),
         merge_(problem, device, combine_config(config)),
-        name_("cuda/sm80_fwd/" + arch_name(device.compute_capability)) {}
+        name_(kForwardForm.name, device) {}
 
-  const char* kernel() const override { return name_.c_str(); }
+  const char* kernel() const override { return name_.text(); }
 
   WorkspaceSize workspace() const override {
     WorkspaceSize size;
@@ -93,25 +93,29 @@ class Sm80Plan final : public Plan {
   }
 
  private:
-  Problem problem_;
+  const Problem& problem_;
   Sm80ForwardConfig config_;
   ForwardParams params_;
-  PlannedKernel kernel_;
+  PlannedKernelOf<Sm80ForwardConfig> kernel_;
   SplitMerge merge_;
-  std::string name_;
+  PlanName name_;
 };
 
-Status supports(const Problem& problem, const DeviceInfo& device) {
+Status choose(const Problem& problem, const DeviceInfo& device, Sm80ForwardConfig* config, int* splits) {
   FA_TRY(check_forward_features(problem));
+  return configure_sm80(problem, device, config, splits);
+}
+
+Status supports(const Problem& problem, const DeviceInfo& device) {
   Sm80ForwardConfig config;
   int splits = 1;
-  return configure_sm80(problem, device, &config, &splits);
+  return choose(problem, device, &config, &splits);
 }
 
 Status make_plan(const Problem& problem, const DeviceInfo& device, Plan** plan) {
   Sm80ForwardConfig config;
   int splits = 1;
-  FA_TRY(configure_sm80(problem, device, &config, &splits));
+  FA_TRY(choose(problem, device, &config, &splits));
   *plan = new (std::nothrow) Sm80Plan(problem, device, config, splits);
   return *plan ? Status() : Status(FA_STATUS_OUT_OF_MEMORY, "no memory for a plan");
 }

@@ -37,10 +37,10 @@ class Sm90BackwardPlan final : public Plan {
         arguments_(shape_sm90_backward(problem, device, config)),
         passes_(problem, device, sm90_backward_shape(config)),
         turn_bytes_(sm90_turn_bytes(problem, passes_.params(), config)),
-        kernel_(planned_kernel(kBackwardForm, config, device, Sm90BackwardLayout(config).total)),
-        name_("cuda/sm90_bwd/" + arch_name(device.compute_capability)) {}
+        kernel_(kBackwardForm, config, device, Sm90BackwardLayout(config).total),
+        name_(kBackwardForm.name, device) {}
 
-  const char* kernel() const override { return name_.c_str(); }
+  const char* kernel() const override { return name_.text(); }
 
   WorkspaceSize workspace() const override {
     WorkspaceSize size;
@@ -106,11 +106,12 @@ class Sm90BackwardPlan final : public Plan {
   Sm90BackwardArguments arguments_;
   BackwardPasses passes_;
   size_t turn_bytes_;
-  PlannedKernel kernel_;
-  std::string name_;
+  PlannedKernelOf<Sm90BackwardConfig> kernel_;
+  PlanName name_;
 };
 
 Status make_plan(const Problem& problem, const DeviceInfo& device, Plan** plan) {
+  FA_TRY(supports_sm90_backward(problem, device));
   *plan = new (std::nothrow) Sm90BackwardPlan(problem, device, configure_sm90_backward(problem));
   return *plan ? Status() : Status(FA_STATUS_OUT_OF_MEMORY, "no memory for a plan");
 }
@@ -137,7 +138,7 @@ Status list_kernels(const Problem& problem, const DeviceInfo& device, std::vecto
 
 }  // namespace
 
-extern const KernelEntry kSm90BackwardEntry = {"sm90_bwd",      supports_sm90_backward, make_plan,
-                                               bound_workspace, list_kernels,           Direction::backward};
+extern const KernelEntry kSm90BackwardEntry = {"sm90_bwd",   supports_sm90_backward, make_plan, bound_workspace,
+                                               list_kernels, Direction::backward,    90,        false};
 
 }  // namespace flash_attn::cuda

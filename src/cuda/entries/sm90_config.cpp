@@ -32,31 +32,28 @@ int64_t batch_rows(const MapShape& map) { return map.batches > 1 ? map.axes.batc
 
 // ---- How tensors move ----
 
-Status check_rows(const MapShape& one, const MapShape& other) {
-  if (!one.has_lengths) return {};
-  if (batch_rows(one) != batch_rows(other)) return unsupported("the two have different numbers of rows between batches");
-  if (one.batches * batch_rows(one) > kMostMapRows)
-    return unsupported("all batches together have more than %lld rows", static_cast<long long>(kMostMapRows));
-  return {};
+Obstacle find_rows_obstacle(const MapShape& one, const MapShape& other) {
+  if (!one.has_lengths) return Obstacle::none;
+  if (batch_rows(one) != batch_rows(other)) return Obstacle::differing_rows;
+  return one.batches * batch_rows(one) > kMostMapRows ? Obstacle::too_many_rows : Obstacle::none;
 }
 
-Status check_query_maps(const Problem& p, const Sm90Maps& maps) {
-  if (p.o_dtype != p.dtype) return unsupported("o has another dtype than q");
-  FA_TRY(check_map("q", maps.q, p.q_alignment));
-  FA_TRY(check_map("o", maps.o, p.o_alignment));
-  return check_rows(maps.q, maps.o);
+Obstacle find_query_obstacle(const Problem& p, const Sm90Maps& maps) {
+  if (p.o_dtype != p.dtype) return Obstacle::o_dtype;
+  if (find_fault(maps.q, p.q_alignment) != MapFault::none || find_fault(maps.o, p.o_alignment) != MapFault::none)
+    return Obstacle::map;
+  return find_rows_obstacle(maps.q, maps.o);
 }
 
-Status check_key_maps(const Problem& p, const Sm90Maps& maps) {
-  if (p.kv_layout == KvLayout::pointers) return unsupported("k and v are given by pointers");
-  FA_TRY(check_map("k", maps.k, p.k_alignment));
-  FA_TRY(check_map("v", maps.v, p.v_alignment));
+Obstacle find_key_obstacle(const Problem& p, const Sm90Maps& maps) {
+  if (p.kv_layout == KvLayout::pointers) return Obstacle::pointers;
+  if (find_fault(maps.k, p.k_alignment) != MapFault::none || find_fault(maps.v, p.v_alignment) != MapFault::none)
+    return Obstacle::map;
   if (p.kv_layout == KvLayout::paged) {
-    if (p.has_input(FA_INPUT_LEFTPAD_K)) return unsupported("left padding moves a page's rows against the key tiles");
-    if (maps.k.box_rows < kLeastBoxRows)
-      return unsupported("page_size %lld leaves boxes of %d rows", static_cast<long long>(p.page_size), maps.k.box_rows);
+    if (p.has_input(FA_INPUT_LEFTPAD_K)) return Obstacle::left_padding;
+    if (maps.k.box_rows < kLeastBoxRows) return Obstacle::low_boxes;
   }
-  return check_rows(maps.k, maps.v);
+  return find_rows_obstacle(maps.k, maps.v);
 }
 
 Sm90Maps map_shapes(const Problem& p, const Sm90ForwardConfig& c) {
@@ -245,8 +242,8 @@ void set_features(const Problem& p, Sm90ForwardConfig* c) {
 // What threads need to know of the rows that they move.
 void set_gathering(const Problem& p, Sm90Choice* choice) {
   Sm90ForwardConfig& c = choice->config;
-  c.gathers_q = !choice->gathers_q.empty();
-  c.gathers_k = !choice->gathers_k.empty();
+  c.gathers_q = choice->obstacle_q != Obstacle::none;
+  c.gathers_k = choice->obstacle_k != Obstacle::none;
   if (c.gathers_k) c.is_paged = false;
   c.access = 16;
   if (c.gathers_q) {
@@ -262,16 +259,61 @@ void set_gathering(const Problem& p, Sm90Choice* choice) {
   }
 }
 
-Status set_maps(const Problem& p, const DeviceInfo& device, Sm90Choice* choice) {
-  Sm90ForwardConfig& c = choice->config;
-  const int64_t rows = p.max_s_q * (choice->packs ? p.group : 1);
+// The maps that would move the tensors if threads need not.
+Sm90Maps unobstructed_maps(const Problem& p, const Sm90ForwardConfig& chosen) {
+  Sm90ForwardConfig c = chosen;
+  c.is_paged = p.kv_layout == KvLayout::paged;
+  return map_shapes(p, c);
+}
+
+// `map`: what is in the way of the maps of two tensors.
+std::string obstacle_text(const Problem& p, Obstacle obstacle, const Status& map) {
+  switch (obstacle) {
+    case Obstacle::none:
+      break;
+    case Obstacle::stacked_heads:
+      return "query heads that share a key head are stacked";
+    case Obstacle::key_splits:
+      return "key splits leave partial results";
+    case Obstacle::o_dtype:
+      return "o has another dtype than q";
+    case Obstacle::map:
+      return map.message();
+    case Obstacle::differing_rows:
+      return "the two have different numbers of rows between batches";
+    case Obstacle::too_many_rows:
+      return format_text("all batches together have more than %lld rows", static_cast<long long>(kMostMapRows));
+    case Obstacle::pointers:
+      return "k and v are given by pointers";
+    case Obstacle::left_padding:
+      return "left padding moves a page's rows against the key tiles";
+    case Obstacle::low_boxes:
+      return format_text("page_size %lld leaves boxes of fewer than %d rows", static_cast<long long>(p.page_size), kLeastBoxRows);
+  }
+  return {};
+}
+
+// The config's schedule and maps, as far as the obstacles are known.
+Status set_schedule_and_maps(const Problem& p, const DeviceInfo& device, Sm90Choice* choice) {
   set_gathering(p, choice);
-  FA_TRY(set_schedule(p, device, rows, &c));
-  choice->maps = map_shapes(p, c);
+  FA_TRY(set_schedule(p, device, p.max_s_q * (choice->packs ? p.group : 1), &choice->config));
+  choice->maps = map_shapes(p, choice->config);
   return {};
 }
 
 }  // namespace
+
+std::string obstacle_text_q(const Problem& p, const Sm90Choice& choice) {
+  const Sm90Maps maps = unobstructed_maps(p, choice.config);
+  const Status q = check_map("q", maps.q, p.q_alignment);
+  return obstacle_text(p, choice.obstacle_q, q.ok() ? check_map("o", maps.o, p.o_alignment) : q);
+}
+
+std::string obstacle_text_k(const Problem& p, const Sm90Choice& choice) {
+  const Sm90Maps maps = unobstructed_maps(p, choice.config);
+  const Status k = check_map("k", maps.k, p.k_alignment);
+  return obstacle_text(p, choice.obstacle_k, k.ok() ? check_map("v", maps.v, p.v_alignment) : k);
+}
 
 Status choose_sm90(const Problem& p, const DeviceInfo& device, Sm90Choice* choice) {
   if (device.compute_capability != 90)
@@ -283,17 +325,20 @@ Status choose_sm90(const Problem& p, const DeviceInfo& device, Sm90Choice* choic
   set_features(p, &c);
   c.is_paged = p.kv_layout == KvLayout::paged;
   choice->packs = packs_heads(p);
-  if (choice->packs) choice->gathers_q = "query heads that share a key head are stacked";
-  FA_TRY(set_maps(p, device, choice));
-  if (const Status status = check_key_maps(p, choice->maps); !status.ok()) choice->gathers_k = status.message();
-  if (const Status status = check_query_maps(p, choice->maps); choice->gathers_q.empty() && !status.ok())
-    choice->gathers_q = status.message();
-  FA_TRY(set_maps(p, device, choice));
+  if (choice->packs) choice->obstacle_q = Obstacle::stacked_heads;
+  // Boxes of pages divide the key tile, so there the schedule comes before what is in the way of maps; else it is made once.
+  if (c.is_paged)
+    FA_TRY(set_schedule_and_maps(p, device, choice));
+  else
+    choice->maps = map_shapes(p, c);
+  choice->obstacle_k = find_key_obstacle(p, choice->maps);
+  if (!choice->packs) choice->obstacle_q = find_query_obstacle(p, choice->maps);
+  FA_TRY(set_schedule_and_maps(p, device, choice));
   choice->splits = choose_splits(p, device, choice->packs, c);
   if (choice->splits > 1) {
     c.has_splits = true;
-    if (choice->gathers_q.empty()) choice->gathers_q = "key splits leave partial results";
-    FA_TRY(set_maps(p, device, choice));
+    if (choice->obstacle_q == Obstacle::none) choice->obstacle_q = Obstacle::key_splits;
+    FA_TRY(set_schedule_and_maps(p, device, choice));
     choice->splits = std::max(2, choose_splits(p, device, choice->packs, c));
   }
   choice->box_rows = c.is_paged ? choice->maps.k.box_rows : 0;

@@ -14,7 +14,6 @@
 
 #include <algorithm>
 #include <new>
-#include <utility>
 
 namespace flash_attn::cuda {
 namespace {
@@ -47,16 +46,16 @@ CombineConfig combine_config(const Sm90ForwardConfig& config) {
 
 class Sm90Plan final : public Plan {
  public:
-  Sm90Plan(const Problem& problem, const DeviceInfo& device, Sm90Choice choice)
+  Sm90Plan(const Problem& problem, const DeviceInfo& device, const Sm90Choice& choice)
       : problem_(problem),
-        choice_(std::move(choice)),
+        choice_(choice),
         params_(shape_sm90_params(problem, device, choice_)),
         multiprocessors_(multiprocessors_of(problem, device)),
-        kernel_(planned_kernel(kForwardForm, choice_.config, device, Sm90Layout(choice_.config).total)),
+        kernel_(kForwardForm, choice_.config, device, Sm90Layout(choice_.config).total),
         merge_(problem, device, combine_config(choice_.config)),
-        name_("cuda/sm90_fwd/" + arch_name(device.compute_capability)) {}
+        name_(kForwardForm.name, device) {}
 
-  const char* kernel() const override { return name_.c_str(); }
+  const char* kernel() const override { return name_.text(); }
 
   WorkspaceSize workspace() const override {
     WorkspaceSize size;
@@ -71,8 +70,8 @@ class Sm90Plan final : public Plan {
         "splits\n",
         config().tile_q(), config().tile_k, config().groups, config().stages, Sm90Layout(config()).total, params_.items, blocks(),
         params_.splits.value);
-    if (config().gathers_q) text += "threads read q and write o, not tensor maps: " + choice_.gathers_q + "\n";
-    if (config().gathers_k) text += "threads read k and v, not tensor maps: " + choice_.gathers_k + "\n";
+    if (config().gathers_q) text += "threads read q and write o, not tensor maps: " + obstacle_text_q(problem_, choice_) + "\n";
+    if (config().gathers_k) text += "threads read k and v, not tensor maps: " + obstacle_text_k(problem_, choice_) + "\n";
     return text + "config: " + kernel_.name();
   }
 
@@ -122,13 +121,13 @@ class Sm90Plan final : public Plan {
     return {};
   }
 
-  Problem problem_;
+  const Problem& problem_;
   Sm90Choice choice_;
   ForwardParams params_;
   int multiprocessors_;
-  PlannedKernel kernel_;
+  PlannedKernelOf<Sm90ForwardConfig> kernel_;
   SplitMerge merge_;
-  std::string name_;
+  PlanName name_;
 };
 
 Status supports(const Problem& problem, const DeviceInfo& device) {
@@ -139,7 +138,7 @@ Status supports(const Problem& problem, const DeviceInfo& device) {
 Status make_plan(const Problem& problem, const DeviceInfo& device, Plan** plan) {
   Sm90Choice choice;
   FA_TRY(choose_sm90(problem, device, &choice));
-  *plan = new (std::nothrow) Sm90Plan(problem, device, std::move(choice));
+  *plan = new (std::nothrow) Sm90Plan(problem, device, choice);
   return *plan ? Status() : Status(FA_STATUS_OUT_OF_MEMORY, "no memory for a plan");
 }
 
@@ -159,6 +158,7 @@ Status list_kernels(const Problem& problem, const DeviceInfo& device, std::vecto
 
 }  // namespace
 
-extern const KernelEntry kSm90ForwardEntry = {"sm90_fwd", supports, make_plan, bound_workspace, list_kernels};
+extern const KernelEntry kSm90ForwardEntry = {"sm90_fwd",   supports,           make_plan, bound_workspace,
+                                              list_kernels, Direction::forward, 90,        false};
 
 }  // namespace flash_attn::cuda

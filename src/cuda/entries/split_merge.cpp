@@ -2,7 +2,6 @@
 #include "cuda/entries/split_merge.h"
 
 #include "cuda/entries/forward_choices.h"
-#include "cuda/entries/planned_kernel.h"
 
 namespace flash_attn::cuda {
 namespace {
@@ -17,7 +16,7 @@ const KernelForm kCombineForm = {"sm80_combine",
 }  // namespace
 
 SplitMerge::SplitMerge(const Problem& problem, const DeviceInfo& device, const CombineConfig& config)
-    : config_(config), sm_limit_(problem.sm_limit), kernel_(planned_kernel(kCombineForm, config, device, 0)) {}
+    : config_(config), sm_limit_(problem.sm_limit), kernel_(kCombineForm, config, device, 0) {}
 
 Status SplitMerge::launch(CUstream stream, uint32_t run_flags, const ForwardParams& params) const {
   const int64_t groups = int64_t{params.items} / params.splits.value * params.combine_groups;

@@ -5,10 +5,10 @@
 #include "core/status.h"
 #include "cuda/device.h"
 #include "cuda/driver_types.h"
+#include "cuda/entries/planned_kernel.h"
 #include "cuda/jit/kernel_request.h"
 #include "cuda/kernels/configs.h"
 #include "cuda/kernels/params.h"
-#include "cuda/launch.h"
 
 #include <cstdint>
 
@@ -25,7 +25,7 @@ class SplitMerge {
  private:
   CombineConfig config_;
   int sm_limit_;
-  PlannedKernel kernel_;
+  PlannedKernelOf<CombineConfig> kernel_;
 };
 
 KernelRequest merge_request(const CombineConfig& config, const DeviceInfo& device);

@@ -56,16 +56,15 @@ Status KernelCache::load(const MemoryKey& key, const KernelRequest& request, con
   KernelImage image;
   ImageSource source;
   FA_TRY(store_.find(request, &image, &source));
-  LoadedKernel loaded;
+  LoadedKernel& loaded = slot->kernel;  // until it is among those ready, nobody else sees it
   loaded.name = request.name;
   loaded.registers = image.registers;
   loaded.static_shared_bytes = image.static_shared_bytes;
   loaded.local_bytes = image.stack_bytes;
   FA_TRY(load_(request, image, &loaded));
-  slot->kernel = std::move(loaded);
   const std::unique_lock<std::shared_mutex> lock(ready_mutex_);
-  ready_[key] = &slot->kernel;
-  *kernel = &slot->kernel;
+  ready_[key] = &loaded;
+  *kernel = &loaded;
   return {};
 }
 

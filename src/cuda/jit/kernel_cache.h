@@ -7,6 +7,7 @@
 #include "cuda/jit/kernel_store.h"
 #include "cuda/jit/source.h"
 
+#include <atomic>
 #include <memory>
 #include <mutex>
 #include <shared_mutex>
@@ -29,6 +30,19 @@ struct LoadedKernel {
   int registers = 0;
   int static_shared_bytes = 0;
   int local_bytes = 0;
+
+  // Was it made ready (load_into_context) in this context of the device? Then plans made later need not do it again. Of each
+  // device the last context is remembered, and of devices past the last none.
+  bool is_ready(CUdevice device, CUcontext context) const {
+    return remembers(device) && ready_in[device].load(std::memory_order_acquire) == context;
+  }
+  void set_ready(CUdevice device, CUcontext context) const {
+    if (remembers(device)) ready_in[device].store(context, std::memory_order_release);
+  }
+
+  static constexpr int kMostDevices = 32;
+  static bool remembers(CUdevice device) { return device >= 0 && device < kMostDevices; }
+  mutable std::atomic<CUcontext> ready_in[kMostDevices] = {};
 };
 
 class KernelCache {
@@ -66,6 +80,13 @@ Status get_kernel_cache(KernelCache** cache);
 Status load_policy(CUstream stream, uint32_t run_flags, LoadPolicy* policy);
 
 Status not_in_memory(const std::string& name, LoadPolicy policy);
+
+// The kernel of a configuration if it is in memory, else null.
+template <class Config>
+const LoadedKernel* find_kernel(const KernelForm& form, const Config& config, int compute_capability) {
+  KernelCache* cache = nullptr;
+  return get_kernel_cache(&cache).ok() ? cache->find(memory_key(form, config, compute_capability)) : nullptr;
+}
 
 // The kernel of a configuration; its address may be kept. Under any policy but `allowed`, a kernel that is not in memory is an
 // error.

@@ -38,6 +38,23 @@ RunCalls record_run(const fa_plan* plan, const fa_attention_args& args, const Pl
   return found;
 }
 
+// Allocations and calls of making a plan. Most: the plan, the room's part of it, and one in reserve.
+constexpr int64_t kMostPlanAllocations = 3;
+// Where the room chooses among its kernels, one that refuses says why.
+constexpr int64_t kMostRefusalAllocations = 2;
+const std::set<std::string> kAllowedOfPlan = {"cuCtxGetDevice"};
+
+RunCalls record_plan(const fa_attention_desc& desc, fa_plan** plan) {
+  RunCalls found;
+  recording().clear();
+  start_counting();
+  const fa_status status = fa_plan_create(&desc, plan);
+  found.allocations = stop_counting();
+  found.calls = recording().calls();
+  EXPECT_EQ(status, FA_STATUS_OK) << fa_last_error();
+  return found;
+}
+
 std::string faults_of(const RunCalls& run) {
   std::string faults;
   if (run.allocations > 0) faults += " " + std::to_string(run.allocations) + " allocations";
@@ -62,6 +79,17 @@ fa_attention_desc device_desc(const AnyProblem& problem, const char* kernel = nu
   return desc;
 }
 
+// Programs plan anew for each call: that must stay cheap, and the first run of a plan like one that was prepared is as any other.
+template <class AnyProblem>
+void check_planning(const AnyProblem& problem, const char* kernel, const PlannedWorkspace& workspace, const DeviceStream& stream) {
+  fa_plan* plan = nullptr;
+  const RunCalls planning = record_plan(device_desc(problem, kernel), &plan);
+  EXPECT_LE(planning.allocations, kMostPlanAllocations + (kernel ? 0 : kMostRefusalAllocations)) << problem.text();
+  for (const auto& [name, count] : planning.calls) EXPECT_EQ(kAllowedOfPlan.count(name), 1u) << name << " in " << problem.text();
+  EXPECT_EQ(faults_of(record_run(plan, problem.args(), workspace, stream)), "") << "first run of " << problem.text();
+  fa_plan_destroy(plan);
+}
+
 // False if the kernel refuses the problem.
 template <class AnyProblem>
 bool check_run(const AnyProblem& problem, const char* kernel) {
@@ -74,6 +102,7 @@ bool check_run(const AnyProblem& problem, const char* kernel) {
   const RunCalls run = record_run(plan.get(), problem.args(), workspace, stream);
   EXPECT_EQ(faults_of(run), "") << kernel << " in " << problem.text();
   EXPECT_TRUE(run.calls.count("cuLaunchKernelEx") > 0 || !has_rows(problem.spec())) << kernel << " in " << problem.text();
+  check_planning(problem, kernel, workspace, stream);
   return true;
 }
 
@@ -103,6 +132,21 @@ TEST(RecordedRun, AfterPrepareOnlyLaunches) {
   for (int32_t n = 0; fa_kernel_name(FA_DEVICE_CUDA, n) != nullptr; ++n) {
     const char* const kernel = fa_kernel_name(FA_DEVICE_CUDA, n);
     EXPECT_GT(check_rows<TestProblem>(all_cases(), kernel) + check_rows<BackwardProblem>(backward_cases(), kernel), 0) << kernel;
+  }
+}
+
+// The same where the room chooses the kernel.
+TEST(RecordedRun, AChoiceAmongKernelsAsksForLittle) {
+  for (const CaseSpec& spec : all_cases()) {
+    if (!(spec.labels & kTest)) continue;
+    for (const fa_dtype dtype : dtype_list(spec.dtypes)) {
+      const TestProblem problem(spec, dtype, 1, GuardedBuffer::Edge::begin);
+      const DeviceStream stream;
+      const PlanHandle plan(device_desc(problem), {});
+      if (plan.status() == FA_STATUS_UNSUPPORTED) continue;
+      ASSERT_EQ(fa_prepare(plan.get(), nullptr), FA_STATUS_OK) << fa_last_error() << problem.text();
+      check_planning(problem, nullptr, PlannedWorkspace(plan.get()), stream);
+    }
   }
 }
 
