@@ -176,7 +176,7 @@ void add_backward_rows(bool is_served_widely, Collector* collector) {
   }
   for (const Feature feature : {window, softcap, alibi, bias, mask, dropout, tree, output, unaligned})
     collector->add_backward(plain(FA_DTYPE_F16, 128, 128), {feature});
-  for (const int64_t d : {64, 96, 128}) {
+  for (const int64_t d : {64, 96, 128, 192, 256}) {
     const fa_attention_desc desc = plain(FA_DTYPE_BF16, d, d);
     collector->add_backward(desc, {window, softcap});
     collector->add_backward(desc, {softcap, alibi}, 0, false);
@@ -186,6 +186,9 @@ void add_backward_rows(bool is_served_widely, Collector* collector) {
   collector->add_backward(plain(FA_DTYPE_F16, 96, 96), {causal});
   collector->add_backward(plain(FA_DTYPE_F16, 48, 112), {window});
   collector->add_backward(plain(FA_DTYPE_F16, 72, 200), {causal});
+  collector->add_backward(plain(FA_DTYPE_F16, 160, 160), {window});
+  collector->add_backward(plain(FA_DTYPE_F16, 192, 128), {causal, alibi}, 0, false);
+  collector->add_backward(plain(FA_DTYPE_F16, 224, 224), {causal, softcap, alibi, lengths}, FA_FLAG_DETERMINISTIC, false);
   for (const int64_t d : {64, 256}) collector->add_backward(plain(FA_DTYPE_F32, d, d), {causal, alibi}, FA_FLAG_DETERMINISTIC);
 }
 

@@ -50,7 +50,7 @@ class Sm90BackwardPlan final : public Plan {
 
   std::string text() const override {
     return passes_.text() + format_text("\ntiles of %d queries by %d keys, %d bytes of shared memory, %d blocks\nconfig: %s",
-                                        config_.tile_q, config_.kTileK, Sm90BackwardLayout(config_).total, blocks(),
+                                        config_.tile_q, config_.tile_k(), Sm90BackwardLayout(config_).total, blocks(),
                                         kernel_.name().c_str());
   }
 

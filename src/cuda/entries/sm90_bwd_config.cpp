@@ -12,7 +12,7 @@ namespace {
 
 constexpr int64_t kMostMapRows = 0x7fff0000;
 constexpr int64_t kMostBlocks = 0x7fffffff;
-constexpr int64_t kWidest = 128;
+constexpr int64_t kWidest = 256;
 
 int round_up_16(int64_t x) { return static_cast<int>((x + 15) / 16 * 16); }
 
@@ -56,7 +56,7 @@ Status check_maps(const Problem& p, const Sm90BackwardMaps& maps) {
   return {};
 }
 
-int64_t key_tiles(const Problem& p) { return (p.max_s_k + Sm90BackwardConfig::kTileK - 1) / Sm90BackwardConfig::kTileK; }
+int64_t key_tiles(const Problem& p, const Sm90BackwardConfig& c) { return (p.max_s_k + c.tile_k() - 1) / c.tile_k(); }
 
 }  // namespace
 
@@ -66,16 +66,23 @@ Sm90BackwardConfig configure_sm90_backward(const Problem& p) {
   c.d = round_up_16(p.d);
   c.d_v = round_up_16(p.d_v);
   // Half of dq's rows to each consumer warp group, or half of its columns.
-  c.tile_q = c.d <= Sm90BackwardConfig::kSlab ? 128 : 64;
+  c.tile_q = c.d <= Sm90BackwardConfig::kSlab && !c.is_wide() ? 128 : 64;
   c.mask = key_mask_of(p);
   c.has_softcap = p.softcap > 0;
   c.has_alibi = p.has_alibi;
   c.has_lengths = reads_lengths(p);
   c.is_deterministic = p.has_flag(FA_FLAG_DETERMINISTIC);
-  // Narrow heads have tall tiles of dS: with three of them there is no room to stage dq.
-  c.stages_dq = c.d > Sm90BackwardConfig::kSlab || c.is_deterministic;
+  // Narrow heads have tall tiles of dS: with three of them there is no room to stage dq. Nor is there with wide heads.
+  c.stages_dq = (c.d > Sm90BackwardConfig::kSlab && !c.is_wide()) || c.is_deterministic;
+  // What fits, in the order of what is given up last.
   constexpr int kMostShared = 232448;
-  if (Sm90BackwardLayout(c).total > kMostShared) c.dq_lag = 0;
+  for (const int dout_stages : {2, 1}) {
+    for (const int lag : {1, 0}) {
+      c.dout_stages = dout_stages;
+      c.dq_lag = lag;
+      if (Sm90BackwardLayout(c).total <= kMostShared) return c;
+    }
+  }
   return c;
 }
 
@@ -101,11 +108,11 @@ Sm90BackwardMaps map_backward_shapes(const Problem& p, const Sm90BackwardConfig&
     if (c.has_lengths && !is_packed && rows == 1) map->axes.row = axes.batch, map->rows = map->batches;
   };
   const int64_t rows_q = p.packed_q ? p.total_q : p.max_s_q;
-  constexpr int group_rows = Sm90BackwardConfig::kTileK / Sm90BackwardConfig::kGroups;
+  constexpr int group_rows = Sm90BackwardConfig::kGroupKeys;
   fill(&maps.q, p.q, p.packed_q, rows_q, p.h_q, p.d, c.tile_q);
   fill(&maps.dout, p.dout, p.packed_q, rows_q, p.h_q, p.d_v, c.tile_q);
-  fill(&maps.k, p.k, p.packed_k, p.k_rows, p.h_k, p.d, Sm90BackwardConfig::kTileK);
-  fill(&maps.v, p.v, p.packed_k, p.k_rows, p.h_k, p.d_v, Sm90BackwardConfig::kTileK);
+  fill(&maps.k, p.k, p.packed_k, p.k_rows, p.h_k, p.d, c.tile_k());
+  fill(&maps.v, p.v, p.packed_k, p.k_rows, p.h_k, p.d_v, c.tile_k());
   fill(&maps.dk, p.dk, p.packed_k, p.k_rows, p.h_k, p.d, group_rows);
   fill(&maps.dv, p.dv, p.packed_k, p.k_rows, p.h_k, p.d_v, group_rows);
   return maps;
@@ -119,7 +126,7 @@ Status supports_sm90_backward(const Problem& p, const DeviceInfo& device) {
   FA_TRY(check_features(p));
   const Sm90BackwardConfig config = configure_sm90_backward(p);
   FA_TRY(check_maps(p, map_backward_shapes(p, config)));
-  const long long heads = p.b * p.h_k, tiles = key_tiles(p), most = kMostBlocks;
+  const long long heads = p.b * p.h_k, tiles = key_tiles(p, config), most = kMostBlocks;
   if (tiles > 0 && heads > most / tiles)
     return unsupported("there are %lld key heads of %lld tiles but the kernel takes %lld together", heads, tiles, most);
   const int needed = Sm90BackwardLayout(config).total;
@@ -135,7 +142,7 @@ Sm90BackwardArguments shape_sm90_backward(const Problem& p, const DeviceInfo& de
   const Sm90BackwardMaps maps = map_backward_shapes(p, c);
   to.h_k = static_cast<int>(p.h_k);
   to.group = static_cast<int>(p.group);
-  to.tiles_k = static_cast<int>(key_tiles(p));
+  to.tiles_k = static_cast<int>(key_tiles(p, c));
   to.units = static_cast<int>(p.b * p.h_k);
   // Key heads whose queries, and sums of dq, half of the L2 cache holds are swept together: where tiles take unequal time or wait
   // for each other, that evens blocks out.

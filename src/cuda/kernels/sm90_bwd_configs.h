@@ -11,13 +11,14 @@ struct Sm90BackwardConfig {
   DType dtype = DType::bf16;  // q, k, v, o, dout
   int d = 128;                // columns of q and k, rounded up to 16
   int d_v = 128;              // columns of v, o and dout, rounded up to 16
-  int tile_q = 64;            // query rows of a step, 64 or 128
+  int tile_q = 64;            // query rows of a step, 64 or (narrow heads) 128
   KeyMask mask = KeyMask::none;
   bool has_softcap = false;
   bool has_alibi = false;
   bool has_lengths = false;       // per-request lengths or offsets are read on the device
   bool is_deterministic = false;  // sums of dq are added in the order of the key tiles
   int dq_lag = 1;                 // steps by which the product for dq stays behind: as far may the warp groups drift apart
+  int dout_stages = 2;            // tiles of dout in flight, 1 where wide heads leave no room for more
   bool stages_dq = true;          // dq goes to memory by bulk additions from shared memory, else by vector additions from registers
   int consumer_registers = 240;
   int producer_registers = 24;
@@ -34,56 +35,69 @@ struct Sm90BackwardConfig {
     visit("has_lengths", has_lengths);
     visit("is_deterministic", is_deterministic);
     visit("dq_lag", dq_lag);
+    visit("dout_stages", dout_stages);
     visit("stages_dq", stages_dq);
     visit("consumer_registers", consumer_registers);
     visit("producer_registers", producer_registers);
   }
 
-  static constexpr int kSlab = 64;    // columns of a shared-memory slab: 128 bytes, one swizzle period
-  static constexpr int kStages = 2;   // tiles of q and dout in flight
-  static constexpr int kGroups = 2;   // consumer warp groups
-  static constexpr int kTileK = 128;  // keys of a block, 64 per consumer warp group
+  static constexpr int kSlab = 64;       // columns of a shared-memory slab: 128 bytes, one swizzle period
+  static constexpr int kStages = 2;      // tiles of q in flight
+  static constexpr int kGroups = 2;      // consumer warp groups
+  static constexpr int kGroupKeys = 64;  // keys that a warp group's products have as rows
   static constexpr int kThreads = 384;
+  // Heads too wide for dk and dv of the same keys in one thread: the warp groups work on the same keys, one making dv, one dk.
+  constexpr bool is_wide() const { return d > 128 || d_v > 128; }
+  constexpr int tile_k() const { return is_wide() ? kGroupKeys : kGroups * kGroupKeys; }  // keys of a block
   constexpr int ds_stages() const { return 2 + dq_lag; }
-  // Of a step's dq, a warp group makes 64 rows by at most 64 columns: all rows and a slab of columns, or half of the rows.
-  constexpr int dq_columns() const { return d < kSlab ? d : kSlab; }
-  constexpr bool splits_rows() const { return tile_q == 128; }
+  constexpr int p_stages() const { return is_wide() ? 1 + dq_lag : 0; }
   constexpr int slabs() const { return (d + kSlab - 1) / kSlab; }
   constexpr int slabs_v() const { return (d_v + kSlab - 1) / kSlab; }
+  // A warp group makes 64 rows of dq by at most 64 columns at a time: half of the rows, or all rows and a slab of columns. Of wide
+  // heads it makes every second slab, one after the other.
+  constexpr int dq_columns() const { return d < kSlab ? d : kSlab; }
+  constexpr bool splits_rows() const { return tile_q == 128; }
+  constexpr int dq_slabs(int group) const { return is_wide() ? (slabs() + kGroups - 1 - group) / kGroups : 1; }
+  constexpr int dq_groups() const { return dq_slabs(1) > 0 ? 2 : 1; }
 };
 
-// Shared memory, in bytes from its 1024-byte aligned start. Tiles are slabs of 64 columns, [slab][row][64]; dS is [warp group's 64
-// keys][query][64].
+// Shared memory, in bytes from its 1024-byte aligned start. Tiles are slabs of 64 columns, [slab][row][64]; dS is [64 keys][query]
+// [64]. P is of one thread after the other, four words at a time.
 struct Sm90BackwardLayout {
-  int k_tile, v_tile, q_tile, dout_tile, ds_tile, part;
-  int k, v, q, dout, ds, dq, lse, delta;
-  int k_full, v_full, q_full, q_empty, dout_full, dout_empty, ds_full, ds_empty, dq_full, dq_empty, task, limits, alibi;
+  int k_tile, v_tile, q_tile, dout_tile, ds_tile, p_tile, part;
+  int k, v, q, dout, ds, p, dq, lse, delta;
+  int k_full, v_full, q_full, q_empty, dout_full, dout_empty, ds_full, ds_empty, p_full, p_empty, dq_full, dq_empty, task, limits,
+      alibi;
   int total;
 
   constexpr explicit Sm90BackwardLayout(const Sm90BackwardConfig& c)
-      : k_tile(c.kTileK * c.slabs() * 128),
-        v_tile(c.kTileK * c.slabs_v() * 128),
+      : k_tile(c.tile_k() * c.slabs() * 128),
+        v_tile(c.tile_k() * c.slabs_v() * 128),
         q_tile(c.tile_q * c.slabs() * 128),
         dout_tile(c.tile_q * c.slabs_v() * 128),
-        ds_tile(c.tile_q * c.kTileK * 2),
+        ds_tile(c.tile_q * c.tile_k() * 2),
+        p_tile(c.tile_q * c.kGroupKeys * 2),
         part(64 * c.dq_columns() * 4),
         k(0),
         v(k + k_tile),
         q(v + v_tile),
         dout(q + c.kStages * q_tile),
-        ds(dout + c.kStages * dout_tile),
-        dq(ds + c.ds_stages() * ds_tile),
+        ds(dout + c.dout_stages * dout_tile),
+        p(ds + c.ds_stages() * ds_tile),
+        dq(p + c.p_stages() * p_tile),
         lse(dq + (c.stages_dq ? 2 * part : 0)),
         delta(lse + c.kStages * c.tile_q * 4),
-        k_full(delta + c.kStages * c.tile_q * 4),
+        k_full(delta + c.dout_stages * c.tile_q * 4),
         v_full(k_full + 8),
         q_full(v_full + 8),
         q_empty(q_full + 8 * c.kStages),
         dout_full(q_empty + 8 * c.kStages),
-        dout_empty(dout_full + 8 * c.kStages),
-        ds_full(dout_empty + 8 * c.kStages),
+        dout_empty(dout_full + 8 * c.dout_stages),
+        ds_full(dout_empty + 8 * c.dout_stages),
         ds_empty(ds_full + 8 * c.ds_stages()),
-        dq_full(ds_empty + 8 * c.ds_stages()),
+        p_full(ds_empty + 8 * c.ds_stages()),
+        p_empty(p_full + 8 * c.p_stages()),
+        dq_full(p_empty + 8 * c.p_stages()),
         dq_empty(dq_full + 8 * c.kGroups),
         task((dq_empty + 8 * c.kGroups + 15) / 16 * 16),
         limits(task + 64),

@@ -1,5 +1,5 @@
 // Which key tile a block of the Hopper backward kernel owns, and which query tiles it walks over: the same answers for the
-// producer, the consumers and the reducer of a block.
+// producer, the consumers and the carriers of a block.
 #pragma once
 
 #include "cuda/kernels/ptx/async_copy.cuh"
@@ -65,8 +65,8 @@ __device__ __forceinline__ BackwardItem find_item(const Sm90BackwardArguments& a
   const int batch = unit / a.h_k;
   item.head_k = unit - batch * a.h_k;
   item.request = find_request<c.has_lengths>(a.params, batch);
-  const int key = item.n * c.kTileK;
-  item.tiles = seeing_tiles<Config>(item.request, key, key + c.kTileK);
+  const int key = item.n * c.tile_k();
+  item.tiles = seeing_tiles<Config>(item.request, key, key + c.tile_k());
   return item;
 }
 
@@ -74,7 +74,7 @@ __device__ __forceinline__ BackwardItem find_item(const Sm90BackwardArguments& a
 __device__ __forceinline__ unsigned uniform(unsigned x) { return __shfl_sync(0xffffffffu, x, 0); }
 __device__ __forceinline__ int uniform(int x) { return __shfl_sync(0xffffffffu, x, 0); }
 
-// An item in shared memory, put there by one thread before roles part: producer and reducer, with their few registers, could not
+// An item in shared memory, put there by one thread before roles part: producer and carriers, with their few registers, could not
 // work it out, and the consumers have none left to keep it over their loop.
 //   0   head, heads, tiles
 //   16  points of the maps: row and next coordinate of q's, of k's
@@ -90,7 +90,7 @@ __device__ __forceinline__ void put_task(unsigned task, const Sm90BackwardArgume
   const MapPoint k =
       map_point<Config>(static_cast<int>(r.k_row), static_cast<int>(r.s_k), 0, a.params.cu_seqlens_k ? 0 : batch, a.batch_rows_k);
   store_shared4(task, item.head_k * a.group, a.group, item.tiles.first, item.tiles.last);
-  store_shared4(task + 16, q.row, q.outer0, k.row + item.n * Config::value.kTileK, k.outer0);
+  store_shared4(task + 16, q.row, q.outer0, k.row + item.n * Config::value.tile_k(), k.outer0);
   store_shared4(task + 32, batch, item.head_k, static_cast<int>(first_stat_row(a.params, r)), item.n);
   store_shared_int2(task + 48, static_cast<int>(r.s_k), static_cast<int>(clamp_to(r.rule.delta, -kFarAway, kFarAway)));
 }
@@ -107,8 +107,9 @@ __device__ __forceinline__ TaskHeads get_heads(unsigned task) {
 }
 __device__ __forceinline__ int get_key_tile(unsigned task) { return load_shared_int2(task + 40).y; }
 // The request has keys in the tile at all.
+template <class Config>
 __device__ __forceinline__ bool has_keys(unsigned task) {
-  return get_key_tile(task) * Sm90BackwardConfig::kTileK < load_shared_int2(task + 48).x;
+  return get_key_tile(task) * Config::value.tile_k() < load_shared_int2(task + 48).x;
 }
 __device__ __forceinline__ int get_stat_row(unsigned task) { return load_shared_int2(task + 40).x; }
 
@@ -121,7 +122,7 @@ __device__ __forceinline__ int first_key_tile(unsigned task, const Sm90BackwardA
   const int diagonal = m * Config::value.tile_q + request.y;
   int lo = 0;
   if (a.params.window_left >= 0) lo = max(lo, diagonal - static_cast<int>(min(a.params.window_left, kFarAway)));
-  return min(lo, request.x) / Sm90BackwardConfig::kTileK;
+  return min(lo, request.x) / Config::value.tile_k();
 }
 
 template <class Config>
@@ -157,8 +158,11 @@ struct QueryWalk {
   static __device__ __forceinline__ int first_tile(const TaskHeads& heads) {
     return kBackwards ? heads.tiles.last - 1 : heads.tiles.first;
   }
+  // Where the tile of q lies, and how often that place was used before; and those of dout.
   __device__ __forceinline__ int slot() const { return step & 1; }
   __device__ __forceinline__ int phase() const { return (step >> 1) & 1; }
+  __device__ __forceinline__ int dout_slot() const { return Config::value.dout_stages == 2 ? step & 1 : 0; }
+  __device__ __forceinline__ int dout_phase() const { return Config::value.dout_stages == 2 ? (step >> 1) & 1 : step & 1; }
   // Returns whether the next head begins.
   __device__ __forceinline__ bool advance(unsigned task) {
     ++step;

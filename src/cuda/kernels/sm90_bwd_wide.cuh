@@ -1,0 +1,232 @@
+// The Hopper backward for heads of more than 128 columns: a block owns 64 keys, and its consumer warp groups do different things
+// with the same keys, since one thread cannot hold both dK and dV.
+//
+//   values  S^T = K Q^T, P^T of it, dV += P^T dO. P^T, rounded, goes to shared memory for the other warp group.
+//   keys    dP^T = V dO^T, dS^T with the P^T that it finds there, dK += dS^T Q. dS goes to shared memory.
+//   both    every second slab of 64 columns of dQ = dS K, one after the other in the same registers
+//
+// Barriers beside those that sm90_bwd.cuh names (counts in brackets). Slots are filled in the order of the steps:
+//   p_full[p_stages]    values' 4 warps; keys wait before they read P
+//   p_empty[p_stages]   keys' 4 warps, once P is in their registers; values wait before they fill the slot again
+//   ds_full[ds_stages]  keys' 4 warps; both wait before a product for dQ
+//   ds_empty[ds_stages] 4 warps of each that makes dQ, after its last product with dS; keys wait before they fill the slot again
+// q_empty has arrivals of values (S is done and lse read) and of keys (dK is done), dout_empty of keys (dP is done, delta read) and
+// of values (dV is done).
+//
+// Why nobody waits for ever: let values have handed over P of step i. Then it has finished its step i - 1, with it dQ of step
+// i - 1 - dq_lag. (1) That dQ needed dS of step i - 1 - dq_lag, made after its P was read: slot i mod p_stages was free. (2) keys
+// fills a slot of dS in step i that last held step i - dq_lag - 2, whose products both have released in their steps i - 1 at the
+// latest. (3) What values waits for in step i besides tiles, dS of step i - dq_lag, depends on P of steps that it has handed over,
+// and on tiles. (4) Tiles: the loader brings Q of step j, then dout of step j. Q's place is freed when dK of step j - 2 is done,
+// and on the way there keys waits for dout of step j - 1 only, which comes before Q of step j; dout's, with one stage, when dV and
+// dP of step j - 1 are done, and on the way there both wait for Q of step j only, which comes before dout of step j.
+#pragma once
+
+#include "cuda/kernels/sm90_bwd_products.cuh"
+
+namespace flash_attn::cuda {
+
+enum class WideRole : int { values, keys };
+
+template <class Config, WideRole kRole>
+struct BackwardWideConsumer : BackwardProducts<Config> {
+  using Products = BackwardProducts<Config>;
+  using Products::a;
+  using Products::A;
+  using Products::at;
+  using Products::c;
+  using Products::dQ;
+  using Products::group;
+  using Products::kTileQ;
+  using Products::lane;
+  using Products::smem;
+  using Products::X;
+  using typename Products::Limits;
+
+  static constexpr bool kIsValues = kRole == WideRole::values;
+  static constexpr int kColumns = kIsValues ? c.d_v : c.d;
+  static constexpr int kParts = c.dq_slabs(static_cast<int>(kRole));  // of dQ
+
+  float sum[kColumns / 2];  // dV or dK
+
+  __device__ __forceinline__ BackwardWideConsumer(const Sm90BackwardArguments& arguments, unsigned shared)
+      : Products(arguments, shared, static_cast<int>(kRole)) {}
+
+  __device__ __forceinline__ void await_queries(const QueryWalk<Config>& walk) {
+    barrier_wait(smem + at.q_full + 8 * walk.slot(), walk.phase());
+  }
+  __device__ __forceinline__ void await_dout(const QueryWalk<Config>& walk) {
+    barrier_wait(smem + at.dout_full + 8 * walk.dout_slot(), walk.dout_phase());
+  }
+
+  // S^T or dP^T of the walk's tile.
+  __device__ __forceinline__ void issue_scores(const QueryWalk<Config>& walk) {
+    if constexpr (kIsValues) {
+      await_queries(walk);
+      Products::template issue_scores<c.d>(Products::k_low, Products::q_low + walk.slot() * (at.q_tile >> 4));
+    } else {
+      await_dout(walk);
+      Products::template issue_scores<c.d_v>(Products::v_low, Products::dout_low + walk.dout_slot() * (at.dout_tile >> 4));
+    }
+  }
+
+  // dV or dK: of queries 16 kBegin to 16 kEnd of the tile.
+  template <int kBegin = 0, int kEnd = kTileQ / 16>
+  __device__ __forceinline__ void issue_update(const QueryWalk<Config>& walk) {
+    if constexpr (kIsValues) {
+      if (kBegin == 0) await_dout(walk);
+      Products::template issue_update<kColumns, kBegin, kEnd>(sum, Products::dout_low + walk.dout_slot() * (at.dout_tile >> 4));
+    } else {
+      if (kBegin == 0) await_queries(walk);
+      Products::template issue_update<kColumns, kBegin, kEnd>(sum, Products::q_low + walk.slot() * (at.q_tile >> 4));
+    }
+  }
+
+  // Where a thread of one warp group leaves P for that of the other with the same keys: four words at a time, lane beside lane.
+  static __device__ __forceinline__ int p_slot(int step) { return static_cast<unsigned>(step) % c.p_stages(); }
+  static __device__ __forceinline__ int p_phase(int step) { return static_cast<unsigned>(step) / c.p_stages() & 1; }
+  __device__ __forceinline__ unsigned p_words(int step) const {
+    return smem + at.p + p_slot(step) * at.p_tile + (threadIdx.x & 127) * 16;
+  }
+  __device__ __forceinline__ void put_weights(int step) {
+    barrier_wait(smem + at.p_empty + 8 * p_slot(step), p_phase(step) ^ 1);
+#pragma unroll
+    for (int i = 0; i < kTileQ / 16; ++i)
+      store_shared4(p_words(step) + i * 2048, A[4 * i], A[4 * i + 1], A[4 * i + 2], A[4 * i + 3]);
+    Products::release(at.p_full, p_slot(step));
+  }
+  // dS with what the other warp group has left, a few weights at a time: registers do not hold all of P beside dP.
+  __device__ __forceinline__ void differentiate(const QueryWalk<Config>& walk, unsigned lse, unsigned deltas) {
+    barrier_wait(smem + at.p_full + 8 * p_slot(walk.step), p_phase(walk.step));
+    const float2 alibi = Products::alibi_of_slopes(walk.m * kTileQ);
+#pragma unroll
+    for (int i = 0; i < kTileQ / 16; ++i) {
+      int x, y, z, w;
+      load_shared4(p_words(walk.step) + i * 2048, x, y, z, w);
+      A[4 * i] = x, A[4 * i + 1] = y, A[4 * i + 2] = z, A[4 * i + 3] = w;
+      Products::differentiate_part(i, alibi, lse, deltas);
+    }
+    Products::release(at.p_empty, p_slot(walk.step));
+  }
+
+  // From X to A, the update's first operand, and to the other warp group.
+  __device__ __forceinline__ void make_operand(const QueryWalk<Config>& walk, const Limits& limits) {
+    const unsigned lse = smem + at.lse + (lane & 3) * 8 + walk.slot() * (kTileQ * 4);
+    if constexpr (kIsValues) {
+      Products::weigh(limits, walk.m * kTileQ, lse);
+      Products::release(at.q_empty, walk.slot());
+      put_weights(walk.step);
+    } else {
+      if constexpr (c.has_softcap) await_queries(walk);
+      differentiate(walk, lse, smem + at.delta + (lane & 3) * 8 + walk.dout_slot() * (kTileQ * 4));
+      Products::release(at.dout_empty, walk.dout_slot());
+      Products::hand_over(walk.step);
+    }
+  }
+
+  __device__ __forceinline__ void pin_sum() {
+    pin(sum);
+    pin(A);
+  }
+
+  // The steps, one after the other. The last part of dQ runs beneath what makes the operand, and leaves beneath the update; other
+  // parts run with the update and the next scores, and leave beneath these.
+  __device__ __forceinline__ void run_steps(QueryWalk<Config>& walk, const Limits& limits, int steps) {
+    barrier_wait(smem + at.k_full, 0);
+    if constexpr (!kIsValues) barrier_wait(smem + at.v_full, 0);
+    issue_scores(walk);
+    wgmma_wait<0>();
+    pin(X);
+#pragma unroll 1
+    while (true) {
+      const int step = walk.step, done = kIsValues ? walk.dout_slot() : walk.slot();
+      make_operand(walk, limits);
+      wgmma_wait<0>();
+      pin(dQ);
+      // The last step leaves here: with the exit between a product's start and its wait ptxas would serialise.
+      if (step == steps - 1) break;
+      // Before there is a dS so far back, the product is of nothing and never stored.
+      const int behind = step - c.dq_lag, from = Products::ds_slot(behind < 0 ? 0 : behind);
+      constexpr int kFirst = kParts > 1 ? kTileQ / 32 : kTileQ / 16;  // so much of the update comes before the first part of dQ
+      issue_update<0, kFirst>(walk);
+      if (kParts > 0 && step > c.dq_lag) Products::template store_dq<kParts - 1, kParts>(step - 1 - c.dq_lag);
+      if constexpr (kParts > 1) {
+        if (behind >= 0) Products::await_ds(behind);
+        Products::issue_dq(from, 0);
+        issue_update<kFirst, kTileQ / 16>(walk);
+        wgmma_wait<1>();
+        pin(dQ);
+        if (behind >= 0) Products::template store_dq<0, kParts>(behind);
+      }
+      if (walk.advance(smem + at.task)) Products::open_head(walk);
+      issue_scores(walk);
+      wgmma_wait<1>();
+      pin_sum();
+      Products::release(kIsValues ? at.dout_empty : at.q_empty, done);
+      if (kParts == 1 && behind >= 0) Products::await_ds(behind);
+      if constexpr (kParts > 0) Products::issue_dq(from, kParts - 1);
+      wgmma_wait<(kParts > 0 ? 1 : 0)>();
+      pin(X);
+    }
+    finish(walk, steps);
+  }
+
+  // The last step's update, and what is left of dQ.
+  __device__ __forceinline__ void finish(const QueryWalk<Config>& walk, int steps) {
+    issue_update(walk);
+    if constexpr (kParts > 0) {
+      if (steps - 1 > c.dq_lag) Products::template store_dq<kParts - 1, kParts>(steps - 2 - c.dq_lag);
+    }
+    wgmma_wait<0>();
+    pin_sum();
+    if constexpr (kParts > 0) {
+#pragma unroll 1
+      for (int behind = max(steps - 1 - c.dq_lag, 0); behind < steps; ++behind) {
+        Products::await_ds(behind);
+        if constexpr (kParts > 1) {
+          Products::issue_dq(Products::ds_slot(behind), 0);
+          wgmma_wait<0>();
+          pin(dQ);
+          Products::template store_dq<0, kParts>(behind);
+        }
+        Products::issue_dq(Products::ds_slot(behind), kParts - 1);
+        wgmma_wait<0>();
+        pin(dQ);
+        Products::template store_dq<kParts - 1, kParts>(behind);
+      }
+    }
+  }
+
+  // Rows of dV go to memory through V's place: the last dS, which values has seen, came after the last product with V. Rows of dK
+  // go through K's, when both have made the last of dQ, and values the last of S.
+  __device__ __forceinline__ void write(int steps) {
+    if (!kIsValues && steps > 0) Products::await_ds_read(steps - 1);
+    const unsigned place = smem + (kIsValues ? at.v : at.k);
+    Products::template stage_rows<kColumns>(place, sum, kIsValues ? 1.f : a.params.scale);
+    fence_async_proxy();
+    named_sync(1 + group, 128);
+    if ((threadIdx.x & 127) == 0) {
+      Products::template store_rows<kColumns>(kIsValues ? &a.dv : &a.dk, place);
+      tma_store_commit();
+      tma_store_wait();
+    }
+  }
+
+  __device__ __forceinline__ void run() {
+    const unsigned task = smem + at.task;
+    const Limits limits = Products::open_keys(find_item<Config>(a));
+#pragma unroll
+    for (int i = 0; i < kColumns / 2; ++i) sum[i] = 0.f;
+    pin(sum);
+    const int steps = get_heads(task).steps();
+    if (steps > 0) {
+      QueryWalk<Config> walk(task);
+      Products::open_head(walk);
+      if constexpr (!c.stages_dq && kParts > 0) Products::open_sums();
+      run_steps(walk, limits, steps);
+    }
+    write(steps);
+  }
+};
+
+}  // namespace flash_attn::cuda
