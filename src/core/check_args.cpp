@@ -1,10 +1,8 @@
-// Check of a run's pointers against its problem: each given exactly when described, aligned as promised, and no output overlapping
-// anything. Reads no tensor; of a CPU run it reads the arrays of per-request base pointers.
+// Check of a run's pointers against its problem: each given exactly when described, aligned as promised, and then what they share
+// (check_apart.h).
+#include "core/check_apart.h"
 #include "core/problem.h"
 
-#include "core/overlap.h"
-
-#include <algorithm>
 #include <cstddef>
 #include <cstring>
 
@@ -85,9 +83,9 @@ constexpr Pointer kPointers[] = {
 };
 #undef FA_ARG
 
-const void* pointer_of(const fa_attention_args& args, const Pointer& pointer) {
+const void* pointer_at(const fa_attention_args& args, size_t offset) {
   const void* value = nullptr;
-  std::memcpy(&value, reinterpret_cast<const char*>(&args) + pointer.offset, sizeof value);
+  std::memcpy(&value, reinterpret_cast<const char*>(&args) + offset, sizeof value);
   return value;
 }
 
@@ -138,7 +136,7 @@ Status check_pointers(const Problem& problem, const fa_attention_args& args) {
                                            element,
                                            problem.has_bias ? dtype_bytes(problem.bias_dtype) : 1};
   for (const Pointer& pointer : kPointers) {
-    const void* address = pointer_of(args, pointer);
+    const void* address = pointer_at(args, pointer.offset);
     const bool needed = (facts & pointer.needs) != 0;
     if (address == nullptr) {
       if (!needed || is_empty(problem, pointer.emptied)) continue;
@@ -154,210 +152,12 @@ Status check_pointers(const Problem& problem, const fa_attention_args& args) {
   return Status();
 }
 
-Region region_of(const void* base, int64_t element_bytes, int64_t columns, const int64_t (&extents)[3],
-                 const int64_t (&strides)[3]) {
-  Region region;
-  region.base = reinterpret_cast<uintptr_t>(base);
-  region.block_bytes = columns * element_bytes;
-  for (int m = 0; m < Region::kAxes; ++m) {
-    region.extent[m] = extents[m];
-    region.stride_bytes[m] = strides[m] * element_bytes;
-    if (extents[m] == 0) return Region();
-  }
-  return region;
-}
-
-Region flat(const void* base, int64_t element_bytes, int64_t count) {
-  return region_of(base, element_bytes, count, {1, 1, 1}, {0, 0, 0});
-}
-
-Region query_region(const Problem& problem, const void* base, const Axes& axes, DType dtype, int64_t columns) {
-  return region_of(base, dtype_bytes(dtype), columns,
-                   {problem.packed_q ? 1 : problem.b, problem.packed_q ? problem.total_q : problem.max_s_q, problem.h_q},
-                   {axes.batch, axes.row, axes.head});
-}
-
-Region key_region(const Problem& problem, const void* base, const Axes& axes, DType dtype, int64_t columns, int64_t rows) {
-  const int64_t batch = problem.kv_layout == KvLayout::pointers ? 1 : problem.k_batch;
-  return region_of(base, dtype_bytes(dtype), columns, {batch, rows, problem.h_k}, {axes.batch, axes.row, axes.head});
-}
-
-// lse or its gradient.
-Region lse_region(const Problem& problem, const void* base, const Axes& axes) {
-  return region_of(base, 4, problem.packed_q ? problem.total_q : problem.max_s_q,
-                   {problem.packed_q ? 1 : problem.b, problem.h_q, 1}, {axes.batch, axes.head, 0});
-}
-
-// Broadcast dimensions have stride 0 and so add nothing.
-Region score_region(const Problem& problem, const void* base, const BiasAxes& axes, int64_t element_bytes) {
-  return region_of(base, element_bytes, axes.key == 0 ? 1 : problem.max_s_k,
-                   {problem.packed_q ? 1 : problem.b, problem.h_q, problem.packed_q ? problem.total_q : problem.max_s_q},
-                   {axes.batch, axes.head, axes.row});
-}
-
-Region tree_region(const Problem& problem, const void* base) {
-  return region_of(base, 8, problem.tree_words,
-                   {problem.packed_q ? 1 : problem.b, problem.packed_q ? problem.total_q : problem.max_s_q, 1},
-                   {problem.tree_batch_stride, problem.tree_row_stride, 0});
-}
-
-// The outputs of a run, and the question put to each input.
-class Outputs {
- public:
-  void add(const char* name, const Region& region) { outputs_[count_++] = Output{name, region, region.span_bytes()}; }
-
-  Status check_apart() const {
-    for (int m = 0; m < count_; ++m) {
-      for (int n = m + 1; n < count_; ++n) {
-        const Output& a = outputs_[m];
-        const Output& b = outputs_[n];
-        if (!overlaps(a.region, b.region)) continue;
-        return invalid("%s (%p) and %s (%p) overlap but must be apart", a.name, address(a.region), b.name, address(b.region));
-      }
-    }
-    return Status();
-  }
-
-  Status check_apart_from(const char* name, const Region& input) const {
-    const int64_t span = input.span_bytes();
-    for (int m = 0; m < count_; ++m) {
-      const Output& output = outputs_[m];
-      if (!spans_meet(output.region, output.span, input, span) || !overlaps(output.region, input)) continue;
-      return invalid("%s (%p) overlaps %s (%p) but an output must share no memory with an input", output.name,
-                     address(output.region), name, address(input));
-    }
-    return Status();
-  }
-
- private:
-  struct Output {
-    const char* name = nullptr;
-    Region region;
-    int64_t span = 0;  // kept, as every input asks
-  };
-
-  static const void* address(const Region& region) { return reinterpret_cast<const void*>(region.base); }
-
-  Output outputs_[6];  // most: the gradients of q, k, v, bias, sink and slopes
-  int count_ = 0;
-};
-
-Region dbias_region(const Problem& problem, const void* base) {
-  return region_of(base, 4, problem.dbias_columns, {problem.dbias_batches, problem.dbias_heads, problem.dbias_rows},
-                   {problem.dbias.batch, problem.dbias.head, problem.dbias.row});
-}
-
-Outputs outputs_of(const Problem& problem, const fa_attention_args& args) {
-  Outputs outputs;
-  if (problem.direction == Direction::forward) {
-    outputs.add("o", query_region(problem, args.o, problem.o, problem.o_dtype, problem.d_v));
-    if (problem.has_lse) outputs.add("lse", lse_region(problem, args.lse, problem.lse));
-    return outputs;
-  }
-  outputs.add("dq", query_region(problem, args.dq, problem.dq, problem.dq_dtype, problem.d));
-  outputs.add("dk", key_region(problem, args.dk, problem.dk, problem.dk_dtype, problem.d, problem.k_rows));
-  outputs.add("dv", key_region(problem, args.dv, problem.dv, problem.dv_dtype, problem.d_v, problem.k_rows));
-  if (problem.has_dbias) outputs.add("dbias", dbias_region(problem, args.dbias));
-  if (problem.has_dsink) outputs.add("dsink", flat(args.dsink, 4, problem.h_q));
-  if (problem.has_dslopes) {
-    outputs.add("dslopes",
-                region_of(args.dslopes, 4, problem.h_q, {problem.dslopes_rows, 1, 1}, {problem.dslopes_batch_stride, 0, 0}));
-  }
-  return outputs;
-}
-
-// What the forward wrote and a backward reads.
-Status check_backward_inputs(const Problem& problem, const fa_attention_args& args, const Outputs& outputs) {
-  FA_TRY(outputs.check_apart_from("o", query_region(problem, args.o, problem.o, problem.o_dtype, problem.d_v)));
-  FA_TRY(outputs.check_apart_from("lse", lse_region(problem, args.lse, problem.lse)));
-  FA_TRY(outputs.check_apart_from("dout", query_region(problem, args.dout, problem.dout, problem.o_dtype, problem.d_v)));
-  return problem.has_dlse ? outputs.check_apart_from("dlse", lse_region(problem, args.dlse, problem.dlse)) : Status();
-}
-
-Status check_vectors(const Problem& problem, const fa_attention_args& args, const Outputs& outputs) {
-  const struct {
-    const char* name;
-    const int32_t* base;
-    int64_t count;
-  } vectors[] = {
-      {"cu_seqlens_q", args.cu_seqlens_q, problem.b + 1}, {"cu_seqlens_k", args.cu_seqlens_k, problem.b + 1},
-      {"seqused_q", args.seqused_q, problem.b},           {"seqused_k", args.seqused_k, problem.b},
-      {"leftpad_k", args.leftpad_k, problem.b},           {"cache_batch_idx", args.cache_batch_idx, problem.b},
-      {"mask_kinds", args.mask_kinds, problem.b},         {"diagonal_offsets", args.diagonal_offsets, problem.b},
-      {"tree_sizes", args.tree_sizes, problem.b},
-  };
-  for (const auto& vector : vectors) {
-    if (vector.base != nullptr) FA_TRY(outputs.check_apart_from(vector.name, flat(vector.base, 4, vector.count)));
-  }
-  if (args.block_table != nullptr) {
-    const Region table = region_of(args.block_table, 4, problem.max_pages, {problem.b, 1, 1}, {problem.block_table_stride, 0, 0});
-    FA_TRY(outputs.check_apart_from("block_table", table));
-  }
-  return Status();
-}
-
-Status check_score_inputs(const Problem& problem, const fa_attention_args& args, const Outputs& outputs) {
-  if (problem.has_alibi) {
-    const Region alibi = region_of(args.alibi, 4, problem.h_q, {problem.b, 1, 1}, {problem.alibi_batch_stride, 0, 0});
-    FA_TRY(outputs.check_apart_from("alibi", alibi));
-  }
-  if (problem.has_bias) {
-    const Region bias = score_region(problem, args.bias, problem.bias, dtype_bytes(problem.bias_dtype));
-    FA_TRY(outputs.check_apart_from("bias", bias));
-  }
-  if (problem.has_mask) FA_TRY(outputs.check_apart_from("mask", score_region(problem, args.mask, problem.mask, 1)));
-  if (problem.has_tree_mask) FA_TRY(outputs.check_apart_from("tree_mask", tree_region(problem, args.tree_mask)));
-  if (problem.has_sink) FA_TRY(outputs.check_apart_from("sink", flat(args.sink, 4, problem.h_q)));
-  return Status();
-}
-
-// Physical rows that request r may use from its own bases: what lies behind them need not be its memory. 0 if it has no keys.
-int64_t rows_behind_base(const Problem& problem, const fa_attention_args& args, int64_t r) {
-  const int64_t most = std::min(problem.k_rows, problem.max_s_k);
-  const int64_t rows = args.seqused_k == nullptr ? most : std::clamp<int64_t>(args.seqused_k[r], 0, most);
-  return args.leftpad_k != nullptr && args.leftpad_k[r] >= rows ? 0 : rows;
-}
-
-// Bases of each request's keys. A request without keys needs none.
-Status check_request_pointers(const Problem& problem, const fa_attention_args& args, const Outputs& outputs) {
-  for (int64_t r = 0; r < problem.b; ++r) {
-    const int64_t rows = rows_behind_base(problem, args, r);
-    if (rows == 0) continue;
-    for (const bool is_k : {true, false}) {
-      const char* list = is_k ? "k_ptrs" : "v_ptrs";
-      const void* base = is_k ? args.k_ptrs[r] : args.v_ptrs[r];
-      const int64_t alignment = is_k ? problem.k_alignment : problem.v_alignment;
-      if (base == nullptr)
-        return invalid("%s[%lld] is NULL but request %lld has keys", list, static_cast<long long>(r), static_cast<long long>(r));
-      if ((reinterpret_cast<uintptr_t>(base) & static_cast<uintptr_t>(alignment - 1)) != 0) {
-        return invalid("%s[%lld] is %p but must be a multiple of %lld bytes, as described", list, static_cast<long long>(r), base,
-                       static_cast<long long>(alignment));
-      }
-      const Region region =
-          key_region(problem, base, is_k ? problem.k : problem.v, problem.dtype, is_k ? problem.d : problem.d_v, rows);
-      FA_TRY(outputs.check_apart_from(list, region));
-    }
-  }
-  return Status();
-}
-
 }  // namespace
 
-Status check_args(const Problem& problem, const fa_attention_args& args) {
+Status check_args(const Problem& problem, const fa_attention_args& args, const BorrowedMemory& memory) {
   if (args.reserved != 0) return invalid("args.reserved is %u but must be 0", args.reserved);
   FA_TRY(check_pointers(problem, args));
-  const Outputs outputs = outputs_of(problem, args);
-  FA_TRY(outputs.check_apart());
-  FA_TRY(outputs.check_apart_from("q", query_region(problem, args.q, problem.q, problem.dtype, problem.d)));
-  if (problem.kv_layout != KvLayout::pointers) {
-    FA_TRY(outputs.check_apart_from("k", key_region(problem, args.k, problem.k, problem.dtype, problem.d, problem.k_rows)));
-    FA_TRY(outputs.check_apart_from("v", key_region(problem, args.v, problem.v, problem.dtype, problem.d_v, problem.k_rows)));
-  } else if (problem.device_type == FA_DEVICE_CPU) {
-    FA_TRY(check_request_pointers(problem, args, outputs));
-  }
-  if (problem.direction == Direction::backward) FA_TRY(check_backward_inputs(problem, args, outputs));
-  FA_TRY(check_vectors(problem, args, outputs));
-  return check_score_inputs(problem, args, outputs);
+  return check_apart(problem, args, memory);
 }
 
 }  // namespace flash_attn

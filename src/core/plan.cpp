@@ -25,14 +25,7 @@ Status check_memory(const char* name, const void* memory, size_t bytes, size_t n
 Status check_workspace(const fa_workspace& workspace, const WorkspaceSize& size) {
   if (workspace.reserved != 0) return invalid("workspace.reserved is %u but must be 0", workspace.reserved);
   FA_TRY(check_memory("scratch", workspace.scratch, workspace.scratch_bytes, size.scratch_bytes));
-  FA_TRY(check_memory("state", workspace.state, workspace.state_bytes, size.state_bytes));
-  if (size.scratch_bytes == 0 || size.state_bytes == 0) return Status();
-  const uintptr_t scratch = reinterpret_cast<uintptr_t>(workspace.scratch);
-  const uintptr_t state = reinterpret_cast<uintptr_t>(workspace.state);
-  if (state - scratch < size.scratch_bytes || scratch - state < size.state_bytes) {
-    return invalid("workspace.scratch (%p) and workspace.state (%p) overlap but must be apart", workspace.scratch, workspace.state);
-  }
-  return Status();
+  return check_memory("state", workspace.state, workspace.state_bytes, size.state_bytes);
 }
 
 // A stream or context means something on a GPU only.
@@ -92,8 +85,9 @@ Status run_plan(const fa_plan& plan, const fa_attention_args& args, const fa_wor
                    kKnownRunFlags);
   }
   FA_TRY(check_handle("stream", plan, stream));
-  FA_TRY(check_workspace(workspace, plan.choice->workspace()));
-  FA_TRY(check_args(plan.problem, args));
+  const WorkspaceSize size = plan.choice->workspace();
+  FA_TRY(check_workspace(workspace, size));
+  FA_TRY(check_args(plan.problem, args, {workspace.scratch, size.scratch_bytes, workspace.state, size.state_bytes}));
   return plan.choice->run(args, workspace, stream, run_flags);
 }
 

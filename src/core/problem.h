@@ -7,6 +7,7 @@
 #include "flash_attn/flash_attn.h"
 #include "math/types.h"
 
+#include <cstddef>
 #include <cstdint>
 #include <string>
 
@@ -110,8 +111,17 @@ const char* dtype_name(DType dtype);
 
 Status make_problem(const fa_attention_desc& desc, Problem* problem);
 
-// Check a run's pointers against the problem: given exactly when described, aligned, outputs overlapping nothing.
-Status check_args(const Problem& problem, const fa_attention_args& args);
+// The memory that a run borrows, as far as its plan uses it.
+struct BorrowedMemory {
+  const void* scratch = nullptr;
+  size_t scratch_bytes = 0;
+  const void* state = nullptr;
+  size_t state_bytes = 0;
+};
+
+// Check a run's pointers against the problem: given exactly when described, aligned, outputs and borrowed memory overlapping
+// nothing.
+Status check_args(const Problem& problem, const fa_attention_args& args, const BorrowedMemory& memory = {});
 
 // One paragraph naming shapes and features, for explain and logs.
 std::string describe(const Problem& problem);

@@ -198,6 +198,15 @@ TEST_F(DensePlan, WorkspaceOneByteShortNullOrMisaligned) {
   expect_refused(data_.args(), &spoilt, nullptr, 0, "workspace.reserved is 9 but must be 0");
 }
 
+TEST_F(DensePlan, WorkspaceInATensor) {
+  ASSERT_GT(scratch_bytes_, 0u);
+  fa_attention_args args = data_.args();
+  args.q = workspace_.scratch;
+  expect_refused(args, &workspace_, nullptr, 0, "workspace.scratch (0x");
+  expect_refused(args, &workspace_, nullptr, 0, " overlaps q (0x");
+  expect_refused(args, &workspace_, nullptr, 0, "but the workspace must share no memory with an input");
+}
+
 TEST_F(DensePlan, BadPointersWriteNothing) {
   fa_attention_args args = data_.args();
   args.k = nullptr;

@@ -67,6 +67,8 @@ const Case kCases[] = {
        d->mask = compact(FA_DTYPE_BOOL, {1, 1, 3, 5});
      },
      [](Args* a) { a->mask = place<uint8_t>(9); }},
+    {"dropout_seed_ptr", [](fa_attention_desc* d) { d->dropout_p = 0.5f, d->inputs = FA_INPUT_DROPOUT_POINTERS; },
+     [](Args* a) { a->dropout_seed_ptr = place<uint64_t>(9), a->dropout_offset_ptr = place<uint64_t>(8); }},
     {"sink", [](fa_attention_desc* d) { d->sink = compact(FA_DTYPE_F32, {4}); }, [](Args* a) { a->sink = place<float>(9); }},
 };
 
@@ -94,6 +96,19 @@ TEST_P(DescribedPointer, OutputsMustNotOverlapIt) {
   args.o = place<float>(3);
   args.lse = place<float>(9);
   expect_refused(desc, args, std::string("lse (0x100900000) overlaps ") + test.name);
+}
+
+TEST_P(DescribedPointer, TheWorkspaceMustNotOverlapIt) {
+  const Case& test = GetParam();
+  fa_attention_desc desc = dense_desc();
+  Args args = dense_args();
+  test.describe(&desc);
+  test.give(&args);
+  expect_refused(desc, args, std::string("workspace.scratch (0x100900000) overlaps ") + test.name + " (0x100900000)",
+                 {place<char>(9), 1, place<char>(10), 64});
+  expect_refused(desc, args, std::string("workspace.state (0x1008ffff0) overlaps ") + test.name + " (0x100900000)",
+                 {place<char>(10), 64, place<char>(9) - 16, 17});
+  expect_accepted(desc, args, {place<char>(9) - 80, 64, place<char>(9) - 16, 16});
 }
 
 std::string name_of(const testing::TestParamInfo<Case>& test) { return test.param.name; }
@@ -213,6 +228,37 @@ TEST(CheckArgs, OutputsOverlapNothing) {
   args = dense_args();
   args.v = args.k;  // inputs may share memory
   expect_accepted(dense_desc(), args);
+}
+
+TEST(CheckArgs, TheWorkspaceOverlapsNothing) {
+  const Args args = dense_args();
+  const BorrowedMemory apart = {place<char>(5), 100, place<char>(6), 100};
+  expect_accepted(dense_desc(), args, apart);
+  BorrowedMemory memory = apart;
+  memory.scratch = args.k;
+  expect_refused(dense_desc(), args,
+                 "workspace.scratch (0x100100000) overlaps k (0x100100000) but the workspace must share no memory with an input",
+                 memory);
+  memory.scratch = args.o;
+  expect_refused(dense_desc(), args, "workspace.scratch (0x100300000) and o (0x100300000) overlap but must be apart", memory);
+  memory = apart;
+  memory.state = args.lse;
+  expect_refused(dense_desc(), args, "workspace.state (0x100400000) and lse (0x100400000) overlap but must be apart", memory);
+  memory = apart;
+  memory.scratch = place<char>(0) - 100;  // ends where q begins
+  expect_accepted(dense_desc(), args, memory);
+  memory.scratch_bytes = 101;
+  expect_refused(dense_desc(), args, "overlaps q (0x100000000)", memory);
+  memory.scratch = args.q;
+  memory.scratch_bytes = 0;  // not used
+  expect_accepted(dense_desc(), args, memory);
+  // Between the rows of a strided tensor there is room.
+  fa_attention_desc strided = dense_desc();
+  strided.q.stride[0] = 1024;
+  memory = {place<char>(0) + 3 * 4 * 8 * 4, 1024 * 4 - 3 * 4 * 8 * 4, nullptr, 0};
+  expect_accepted(strided, args, memory);
+  ++memory.scratch_bytes;
+  expect_refused(strided, args, "overlaps q (0x100000000)", memory);
 }
 
 TEST(CheckArgs, OutputMayLieInASlotOfAPackedBuffer) {

@@ -150,6 +150,26 @@ TEST(RecordedRun, AChoiceAmongKernelsAsksForLittle) {
   }
 }
 
+// On GPUs as on CPUs, and before anything is launched.
+TEST(RecordedRun, AWorkspaceInATensorIsRefused) {
+  const TestProblem problem({.name = "lent", .s_q = 1, .s_k = 8000, .d = 64, .lse = true}, FA_DTYPE_BF16, 1);
+  fa_attention_desc desc = device_desc(problem);
+  desc.num_splits = 4;
+  const DeviceStream stream;
+  const PlanHandle plan(desc, {});
+  ASSERT_EQ(plan.status(), FA_STATUS_OK) << fa_last_error();
+  const PlannedWorkspace planned(plan.get());
+  ASSERT_GT(planned.get()->scratch_bytes, 0u);
+  fa_attention_args args = problem.args();
+  args.v = planned.get()->scratch;
+  recording().clear();
+  EXPECT_EQ(fa_run(plan.get(), &args, planned.get(), stream.get(), 0), FA_STATUS_INVALID_ARGUMENT);
+  const std::string message = fa_last_error();
+  EXPECT_NE(message.find("workspace.scratch (0x"), std::string::npos) << message;
+  EXPECT_NE(message.find(" overlaps v (0x"), std::string::npos) << message;
+  EXPECT_EQ(recording().calls().count("cuLaunchKernelEx"), 0u);
+}
+
 // Without prepare the first run does its work; the second is then as any other.
 TEST(RecordedRun, TheSecondRunWithoutPrepareTooOnlyLaunches) {
   const TestProblem problem({.name = "second", .s_q = 77, .s_k = 40, .d = 96, .softcap = 7}, FA_DTYPE_F16, 1,
