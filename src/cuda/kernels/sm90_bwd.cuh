@@ -48,7 +48,7 @@ __device__ __forceinline__ void sm90_backward(const Sm90BackwardArguments& a) {
     for (int i = 0; i < c.ds_stages(); ++i)
       barrier_init(smem + at.ds_full + 8 * i, c.is_wide() ? 4 : 4 * c.kGroups),
           barrier_init(smem + at.ds_empty + 8 * i, 4 * c.dq_groups());
-    for (int i = 0; i < c.p_stages(); ++i) barrier_init(smem + at.p_full + 8 * i, 4), barrier_init(smem + at.p_empty + 8 * i, 4);
+    for (int i = 0; i < c.p_stages(); ++i) barrier_init(smem + at.p_full + 8 * i, 4);
     for (int i = 0; i < c.kGroups; ++i) barrier_init(smem + at.dq_full + 8 * i, 4), barrier_init(smem + at.dq_empty + 8 * i, 1);
     barrier_init_fence();
     put_task<Config>(smem + at.task, a, find_item<Config>(a));

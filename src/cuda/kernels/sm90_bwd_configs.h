@@ -66,8 +66,7 @@ struct Sm90BackwardConfig {
 struct Sm90BackwardLayout {
   int k_tile, v_tile, q_tile, dout_tile, ds_tile, p_tile, part;
   int k, v, q, dout, ds, p, dq, lse, delta;
-  int k_full, v_full, q_full, q_empty, dout_full, dout_empty, ds_full, ds_empty, p_full, p_empty, dq_full, dq_empty, task, limits,
-      alibi;
+  int k_full, v_full, q_full, q_empty, dout_full, dout_empty, ds_full, ds_empty, p_full, dq_full, dq_empty, task, limits, alibi;
   int total;
 
   constexpr explicit Sm90BackwardLayout(const Sm90BackwardConfig& c)
@@ -96,8 +95,7 @@ struct Sm90BackwardLayout {
         ds_full(dout_empty + 8 * c.dout_stages),
         ds_empty(ds_full + 8 * c.ds_stages()),
         p_full(ds_empty + 8 * c.ds_stages()),
-        p_empty(p_full + 8 * c.p_stages()),
-        dq_full(p_empty + 8 * c.p_stages()),
+        dq_full(p_full + 8 * c.p_stages()),
         dq_empty(dq_full + 8 * c.kGroups),
         task((dq_empty + 8 * c.kGroups + 15) / 16 * 16),
         limits(task + 64),

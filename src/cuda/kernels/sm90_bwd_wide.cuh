@@ -6,20 +6,19 @@
 //   both    every second slab of 64 columns of dQ = dS K, one after the other in the same registers
 //
 // Barriers beside those that sm90_bwd.cuh names (counts in brackets). Slots are filled in the order of the steps:
-//   p_full[p_stages]    values' 4 warps; keys wait before they read P
-//   p_empty[p_stages]   keys' 4 warps, once P is in their registers; values wait before they fill the slot again
-//   ds_full[ds_stages]  keys' 4 warps; both wait before a product for dQ
-//   ds_empty[ds_stages] 4 warps of each that makes dQ, after its last product with dS; keys wait before they fill the slot again
+//   p_full[p_stages]    values' 4 warps; keys waits before it reads P
+//   ds_full[ds_stages]  keys' 4 warps; both wait before a product for dQ, and by it values knows that P of that step is read
+//   ds_empty[ds_stages] 4 warps of each that makes dQ, after its last product with dS; keys waits before it fills the slot again
 // q_empty has arrivals of values (S is done and lse read) and of keys (dK is done), dout_empty of keys (dP is done, delta read) and
 // of values (dV is done).
 //
-// Why nobody waits for ever: let values have handed over P of step i. Then it has finished its step i - 1, with it dQ of step
-// i - 1 - dq_lag. (1) That dQ needed dS of step i - 1 - dq_lag, made after its P was read: slot i mod p_stages was free. (2) keys
-// fills a slot of dS in step i that last held step i - dq_lag - 2, whose products both have released in their steps i - 1 at the
-// latest. (3) What values waits for in step i besides tiles, dS of step i - dq_lag, depends on P of steps that it has handed over,
-// and on tiles. (4) Tiles: the loader brings Q of step j, then dout of step j. Q's place is freed when dK of step j - 2 is done,
-// and on the way there keys waits for dout of step j - 1 only, which comes before Q of step j; dout's, with one stage, when dV and
-// dP of step j - 1 are done, and on the way there both wait for Q of step j only, which comes before dout of step j.
+// Why nobody waits for ever, or writes what is still read: let values have come to step i.
+// 1. P's slot: in step i - 1 it has waited for dS of step i - p_stages, which is made when P of that step has been read.
+// 2. dS's slot: it last held step i - dq_lag - 2; both released that in their steps i - 1, before keys can see P of step i.
+// 3. Besides tiles, values waits in step i for dS of step i - dq_lag, and that wants P of no later step.
+// 4. Tiles: the loader brings Q of step j, then dout of step j. Q's place is free when dK of step j - 2 is done, and on the way
+//    there keys waits for dout of step j - 1, which comes before. dout's place, if it is the only one, is free when dV and dP of
+//    step j - 1 are done, and on the way there values waits for Q of step j, which comes before, and for dS of step j - 1 at most.
 #pragma once
 
 #include "cuda/kernels/sm90_bwd_products.cuh"
@@ -89,7 +88,6 @@ struct BackwardWideConsumer : BackwardProducts<Config> {
     return smem + at.p + p_slot(step) * at.p_tile + (threadIdx.x & 127) * 16;
   }
   __device__ __forceinline__ void put_weights(int step) {
-    barrier_wait(smem + at.p_empty + 8 * p_slot(step), p_phase(step) ^ 1);
 #pragma unroll
     for (int i = 0; i < kTileQ / 16; ++i)
       store_shared4(p_words(step) + i * 2048, A[4 * i], A[4 * i + 1], A[4 * i + 2], A[4 * i + 3]);
@@ -106,7 +104,6 @@ struct BackwardWideConsumer : BackwardProducts<Config> {
       A[4 * i] = x, A[4 * i + 1] = y, A[4 * i + 2] = z, A[4 * i + 3] = w;
       Products::differentiate_part(i, alibi, lse, deltas);
     }
-    Products::release(at.p_empty, p_slot(walk.step));
   }
 
   // From X to A, the update's first operand, and to the other warp group.

@@ -159,8 +159,10 @@ void run_block(unsigned count, void (*kernel)(const void*), const void* params) 
   current = 0;
   threadIdx = {0, 0, 0};
   emulated_switch(&outside, threads[0].stack_pointer);
-  for (unsigned n = 0; n < count; ++n)
+  for (unsigned n = 0; n < count; ++n) {
     if (!threads[n].stores.empty()) fail("a bulk store was not waited for by thread", n);
+    if (!threads[n].products.empty()) fail("a product was not waited for by thread", n);
+  }
 }
 
 }  // namespace emulated

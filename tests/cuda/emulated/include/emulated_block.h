@@ -56,7 +56,8 @@ struct Thread {
   bool is_done = false;
   std::vector<Copy> open;
   std::vector<std::vector<Copy>> groups;
-  std::vector<std::function<void()>> stores;  // bulk stores that nobody has waited for
+  std::vector<std::function<void()>> stores;    // bulk stores that nobody has waited for
+  std::vector<std::function<void()>> products;  // of wgmma, likewise; an empty one closes a group
 };
 
 Thread& this_thread();
@@ -107,6 +108,11 @@ inline float __uint_as_float(unsigned bits) {
   return x;
 }
 inline float __int_as_float(unsigned bits) { return __uint_as_float(bits); }
+inline int __float_as_int(float x) {
+  int bits;
+  std::memcpy(&bits, &x, sizeof(bits));
+  return bits;
+}
 inline float __fdividef(float a, float b) { return a / b; }
 inline float __shfl_sync(unsigned, float x, int lane) { return emulated::exchange(x, static_cast<unsigned>(lane) % 32); }
 inline unsigned __shfl_xor_sync(unsigned, unsigned x, int bits) {

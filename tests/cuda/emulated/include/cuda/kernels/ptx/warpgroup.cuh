@@ -1,5 +1,6 @@
-// Emulated: warp groups. Products happen when they are issued, from what shared memory and the lanes hold then; waiting for them
-// brings the four warps of a group together, as the hardware's collective does.
+// Emulated: warp groups. Products happen as late as they may: when their thread waits for their group, from what shared memory
+// holds then, so that what was given away too early shows, and until then their accumulators hold NaN. First operands in registers
+// are taken at the issue. A wait brings the four warps of a group together, as the hardware's collective does.
 #pragma once
 
 #include "cuda/kernels/ptx/async_copy.cuh"
@@ -9,13 +10,30 @@
 namespace flash_attn::cuda {
 
 inline void wgmma_fence() {}
-inline void wgmma_commit() {}
+inline void wgmma_commit() { emulated::this_thread().products.emplace_back(); }
 template <int kPending>
 void wgmma_wait() {
+  auto& products = emulated::this_thread().products;
+  if (!products.empty() && products.back())
+    emulated::fail("a product was waited for before its group was closed, thread", threadIdx.x);
+  emulated::sync_group();  // others go on: whoever may overwrite the operands does
+  for (int round = 0; round < 4; ++round) emulated::yield_block();
+  int closed = 0;
+  for (const auto& product : products) closed += product ? 0 : 1;
+  size_t done = 0;
+  while (closed > kPending) {
+    if (products[done])
+      products[done]();
+    else
+      --closed;
+    ++done;
+  }
+  products.erase(products.begin(), products.begin() + static_cast<std::ptrdiff_t>(done));
   emulated::sync_group();
 }
 template <class T, int kCount>
 void pin(T (&)[kCount]) {}
+inline void hold(float) {}
 template <int kRegisters>
 void grow_registers() {}
 template <int kRegisters>
@@ -76,8 +94,17 @@ struct EmulatedWgmma {
       }
     }
   }
+  // Adds `work` to what this thread's open group will do.
+  template <class Work>
+  static void issue(float (&d)[kColumns / 2], bool accumulates, Work&& work) {
+    if (!accumulates) std::fill(d, d + kColumns / 2, NAN);
+    emulated::this_thread().products.emplace_back(work);
+  }
   static void ss(float (&d)[kColumns / 2], unsigned a_low, unsigned a_high, unsigned b_low, unsigned b_high, int accumulates) {
     check(a_high), check(b_high);
+    issue(d, accumulates, [&d, a_low, a_high, b_low, b_high, accumulates] { do_ss(d, a_low, a_high, b_low, b_high, accumulates); });
+  }
+  static void do_ss(float (&d)[kColumns / 2], unsigned a_low, unsigned a_high, unsigned b_low, unsigned b_high, int accumulates) {
     const unsigned row = threadIdx.x % 128 / 32 * 16 + emulated::this_lane() / 4;
     float a[2][16], b[kColumns * 16];
     for (unsigned k = 0; k < 16; ++k) {
@@ -95,6 +122,11 @@ struct EmulatedWgmma {
   static void ss_columns(float (&d)[kColumns / 2], unsigned a_low, unsigned a_high, unsigned b_low, unsigned b_high,
                          int accumulates) {
     check(a_high), check(b_high);
+    issue(d, accumulates,
+          [&d, a_low, a_high, b_low, b_high, accumulates] { do_ss_columns(d, a_low, a_high, b_low, b_high, accumulates); });
+  }
+  static void do_ss_columns(float (&d)[kColumns / 2], unsigned a_low, unsigned a_high, unsigned b_low, unsigned b_high,
+                            int accumulates) {
     const unsigned row = threadIdx.x % 128 / 32 * 16 + emulated::this_lane() / 4;
     float a[2][16], b[kColumns * 16];
     for (unsigned k = 0; k < 16; ++k) {
@@ -117,15 +149,22 @@ struct EmulatedWgmma {
     const unsigned mine[4] = {a0, a1, a2, a3};
     std::memcpy(emulated::lane_slot(lane), mine, sizeof(mine));
     emulated::sync_warp();
-    float a[2][16], b[kColumns * 16];
+    struct FirstOperand {
+      float x[2][16];
+    } a;
     for (unsigned k = 0; k < 16; ++k) {
       const auto* const theirs = static_cast<unsigned*>(emulated::lane_slot(lane / 4 * 4 + k % 8 / 2));
-      for (unsigned r = 0; r < 2; ++r) a[r][k] = widen<kType>(static_cast<unsigned short>(theirs[k / 8 * 2 + r] >> (16 * (k % 2))));
-      for (unsigned n = 0; n < kColumns; ++n)
-        b[n * 16 + k] = element(start(b_low) + n / 64 * leading(b_low) + k / 8 * stride(b_high) + k % 8 * 128 + n % 64 * 2);
+      for (unsigned r = 0; r < 2; ++r)
+        a.x[r][k] = widen<kType>(static_cast<unsigned short>(theirs[k / 8 * 2 + r] >> (16 * (k % 2))));
     }
     emulated::sync_warp();
-    multiply(d, a, b, accumulates != 0);
+    issue(d, accumulates, [&d, a, b_low, b_high, accumulates] {
+      float b[kColumns * 16];
+      for (unsigned k = 0; k < 16; ++k)
+        for (unsigned n = 0; n < kColumns; ++n)
+          b[n * 16 + k] = element(start(b_low) + n / 64 * leading(b_low) + k / 8 * stride(b_high) + k % 8 * 128 + n % 64 * 2);
+      multiply(d, a.x, b, accumulates != 0);
+    });
   }
 };
 
