@@ -117,6 +117,22 @@ std::vector<CaseSpec> tiled_rows() {
 INSTANTIATE_TEST_SUITE_P(Tiles, FewBlocks, ::testing::ValuesIn(tiled_rows()),
                          [](const ::testing::TestParamInfo<CaseSpec>& row) { return row.param.name; });
 
+// Schedules that no rule chooses, or not for problems as short as those of the table. Scores below zero are the ones that maxima by
+// integers cannot order.
+TEST(Schedules, AgreeWithOracle) {
+  if (forced_kernel() == nullptr || std::string(forced_kernel()) != "sm90_fwd")
+    GTEST_SKIP() << "runs with FLASH_ATTN_TEST_KERNEL=sm90_fwd";
+  CaseSpec spec = {
+      .name = "schedule", .batch = 2, .s_q = 300, .s_k = 300, .h_q = 2, .h_k = 2, .d = 64, .mask_kind = FA_MASK_CAUSAL};
+  for (const char* fields : {"integer_tops=1,weighed_first=8", "weighed_first=0", "integer_tops=1,tile_k=112,stages=3"}) {
+    ASSERT_EQ(setenv("FLASH_ATTN_TEST_KERNEL", (std::string("sm90_fwd:") + fields).c_str(), 1), 0);
+    EXPECT_EQ(check_on_gpu(spec, FA_DTYPE_BF16, 1, Placement::aligned, 3), "") << fields;
+  }
+  spec.alibi = 1;
+  EXPECT_EQ(check_on_gpu(spec, FA_DTYPE_F16, 2, Placement::aligned, 3), "");
+  ASSERT_EQ(setenv("FLASH_ATTN_TEST_KERNEL", "sm90_fwd", 1), 0);
+}
+
 // Every kind of device by its shared memory: 99 KB as on sm_86 and sm_89, 163 KB as on sm_80, 227 KB as from sm_90 on.
 class SmallDevice : public ::testing::TestWithParam<int> {};
 

@@ -18,6 +18,8 @@ struct Sm90Schedule {
   bool shares_q_buffer;
   int o_passes;
   bool overlaps_tiles;
+  int weighed_first;
+  bool integer_tops;
   int consumer_registers, producer_registers;
 };
 

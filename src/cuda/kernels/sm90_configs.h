@@ -44,6 +44,10 @@ struct Sm90ForwardConfig {
   bool shares_q_buffer = false;  // o is staged where q was
   int o_passes = 1;              // o is staged in so many parts, one after the other
   bool overlaps_tiles = true;    // the next item's first scores run behind this item's epilogue
+  // Eighths of a block's weights that are made before the product with the values above must be done, so that they run beside it; 0:
+  // as the assembler likes, which is few.
+  int weighed_first = 4;
+  bool integer_tops = false;     // maxima by integer instructions, which take three operands
   int lazy_log2 = 8;             // O is rescaled when a maximum has grown by more than 2^lazy_log2
   int consumer_registers = 232;
   int producer_registers = 40;
@@ -80,6 +84,8 @@ struct Sm90ForwardConfig {
     visit("shares_q_buffer", shares_q_buffer);
     visit("o_passes", o_passes);
     visit("overlaps_tiles", overlaps_tiles);
+    visit("weighed_first", weighed_first);
+    visit("integer_tops", integer_tops);
     visit("lazy_log2", lazy_log2);
     visit("consumer_registers", consumer_registers);
     visit("producer_registers", producer_registers);

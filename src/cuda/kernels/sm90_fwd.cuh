@@ -111,9 +111,11 @@ struct Sm90Consumer {
     barrier_arrive(smem + at.q_empty + 8 * (q_slot<Config>(count) * c.groups + group));
   }
 
+  // Of keys [kBegin, kEnd) of the block.
+  template <int kBegin, int kEnd>
   __device__ __forceinline__ void pack_weights() {
 #pragma unroll
-    for (int i = 0; i < c.tile_k / 4; ++i) {
+    for (int i = kBegin / 4; i < kEnd / 4; ++i) {
       P[i] = pack2<c.dtype>(S[2 * i], S[2 * i + 1]);
       if constexpr (c.has_dropout) P[i] &= ~dropped[i];
     }
@@ -229,7 +231,7 @@ struct Sm90Consumer {
   }
 
   template <bool kMasked>
-  __device__ __forceinline__ bool soften_block(const Rows& rows, RowState& state, int block) {
+  __device__ __forceinline__ bool raise_block(const Rows& rows, RowState& state, int block) {
     const int column = block * c.tile_k;
     if constexpr (kShapes) {
       if (rows.last >= 0) shape_scores<c>(S, p, rows.score, column + 2 * (lane & 3), rows.last);
@@ -253,7 +255,7 @@ struct Sm90Consumer {
       }
       hide_scores<c.tile_k, c.mask == KeyMask::interval>(S, limits);
     }
-    return soften < c, kMasked || kHides > (S, state, factor());
+    return raise_tops < c, kMasked || kHides > (S, state, factor());
   }
 
   // ---- Results ----
@@ -387,16 +389,32 @@ struct Sm90Consumer {
     pin(S);
     release_k();
     release_last_q(count, block == last);
-    const bool rescales = soften_block<kMasked>(rows, state, block);
+    const bool rescales = raise_block<kMasked>(rows, state, block);
+    constexpr int kFirst = c.tile_k * c.weighed_first / 128 * 16;
+    Weigher<kMasked || kHides, c.tile_k> weigher(S, state, factor());
+    weigher.template weigh<0, kFirst>(S);
+    if constexpr (c.weighed_first > 0) hold(weigher.total());
     wgmma_wait<0>();
     pin(O);
     pin(P);
     release_v();
-    pack_weights();
     if (rescales) {
 #pragma unroll
       for (int x = 0; x < c.d_v / 2; ++x) O[x] *= state.alpha[(x >> 1) & 1];
     }
+    pack_weights<0, kFirst>();
+    weigher.template weigh<kFirst, c.tile_k>(S);
+    pack_weights<kFirst, c.tile_k>();
+    weigher.add_to(state);
+  }
+
+  // An item's first block: nothing else is in flight.
+  template <bool kMasked>
+  __device__ __forceinline__ void weigh_first_block(const Rows& rows, RowState& state, int block) {
+    raise_block<kMasked>(rows, state, block);
+    Weigher<kMasked || kHides, c.tile_k> weigher(S, state, factor());
+    weigher.template weigh<0, c.tile_k>(S);
+    weigher.add_to(state);
   }
 
   // With an item's last scores q has done its part, unless o is staged there.
@@ -438,10 +456,10 @@ struct Sm90Consumer {
     release_last_q(count, block == last);
     draw(rows, block);
     if (block < rows.clear_last && block >= rows.clear_first)
-      soften_block<false>(rows, state, block);
+      weigh_first_block<false>(rows, state, block);
     else
-      soften_block<true>(rows, state, block);
-    pack_weights();
+      weigh_first_block<true>(rows, state, block);
+    pack_weights<0, c.tile_k>();
     recycle_staging(count);
 #pragma unroll 1
     for (int skipped = span.last; skipped > span.end; --skipped) {

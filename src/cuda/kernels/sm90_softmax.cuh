@@ -134,54 +134,49 @@ __device__ __forceinline__ void hide_branches(float (&S)[C.tile_k / 2], const Sc
 }
 
 template <int kTileK>
-__device__ __forceinline__ void find_tops(const float (&S)[kTileK / 2], float (&top)[2]) {
+__device__ __forceinline__ float find_top(const float (&S)[kTileK / 2], int r) {
+  float a = fmaxf(S[2 * r], S[2 * r + 1]), b = fmaxf(S[4 + 2 * r], S[4 + 2 * r + 1]);
 #pragma unroll
-  for (int r = 0; r < 2; ++r) {
-    float a = fmaxf(S[2 * r], S[2 * r + 1]), b = fmaxf(S[4 + 2 * r], S[4 + 2 * r + 1]);
+  for (int j = 2; j < kTileK / 8; j += 2) {
+    a = fmaxf(a, fmaxf(S[4 * j + 2 * r], S[4 * j + 2 * r + 1]));
+    if (j + 1 < kTileK / 8) b = fmaxf(b, fmaxf(S[4 * j + 4 + 2 * r], S[4 * j + 4 + 2 * r + 1]));
+  }
+  return fmaxf(a, b);
+}
+
+// The same as the bits of integers, three at a time: right unless all are negative, and then negative.
+template <int kTileK>
+__device__ __forceinline__ float find_positive_top(const float (&S)[kTileK / 2], int r) {
+  int a = __float_as_int(S[2 * r]), b = __float_as_int(S[2 * r + 1]);
 #pragma unroll
-    for (int j = 2; j < kTileK / 8; j += 2) {
-      a = fmaxf(a, fmaxf(S[4 * j + 2 * r], S[4 * j + 2 * r + 1]));
-      if (j + 1 < kTileK / 8) b = fmaxf(b, fmaxf(S[4 * j + 4 + 2 * r], S[4 * j + 4 + 2 * r + 1]));
-    }
-    a = fmaxf(a, b);
-    a = fmaxf(a, __shfl_xor_sync(0xffffffffu, a, 1));
-    top[r] = fmaxf(a, __shfl_xor_sync(0xffffffffu, a, 2));
+  for (int j = 1; j < kTileK / 8; ++j) {
+    int& top = j & 1 ? a : b;
+    top = max(max(top, __float_as_int(S[4 * j + 2 * r])), __float_as_int(S[4 * j + 2 * r + 1]));
+  }
+  return __int_as_float(max(a, b));
+}
+
+template <Sm90ForwardConfig C>
+__device__ __forceinline__ void find_tops(const float (&S)[C.tile_k / 2], float (&top)[2]) {
+#pragma unroll
+  for (int r = 0; r < 2; ++r) top[r] = C.integer_tops ? find_positive_top<C.tile_k>(S, r) : find_top<C.tile_k>(S, r);
+  if (C.integer_tops && __any_sync(0xffffffffu, (__float_as_int(top[0]) | __float_as_int(top[1])) < 0)) {
+#pragma unroll
+    for (int r = 0; r < 2; ++r) top[r] = find_top<C.tile_k>(S, r);
+  }
+#pragma unroll
+  for (int step = 1; step < 4; step *= 2) {
+#pragma unroll
+    for (int r = 0; r < 2; ++r) top[r] = fmaxf(top[r], __shfl_xor_sync(0xffffffffu, top[r], step));
   }
 }
 
-// Weights 2^((score - top) c). Where maxima are large the difference is taken first, so that the largest score weighs exactly 1.
-template <bool kMasked, int kTileK>
-__device__ __forceinline__ void weigh(float (&S)[kTileK / 2], RowState& state, float c) {
-  float base[2], even[2] = {0.f, 0.f}, odd[2] = {0.f, 0.f};
-#pragma unroll
-  for (int r = 0; r < 2; ++r) base[r] = kMasked && state.top[r] == minus_infinity() ? 0.f : state.top[r] * c;
-  if (state.is_large) {
-#pragma unroll
-    for (int x = 0; x < kTileK / 2; ++x)
-      S[x] -= kMasked && state.top[(x >> 1) & 1] == minus_infinity() ? 0.f : state.top[(x >> 1) & 1];
-    base[0] = base[1] = 0.f;
-  }
-#pragma unroll
-  for (int j = 0; j < kTileK / 8; ++j) {
-#pragma unroll
-    for (int r = 0; r < 2; ++r) {
-      float& x = S[4 * j + 2 * r];
-      float& y = S[4 * j + 2 * r + 1];
-      x = exp2_fast(fmaf(x, c, -base[r]));
-      y = exp2_fast(fmaf(y, c, -base[r]));
-      even[r] += x;
-      odd[r] += y;
-    }
-  }
-#pragma unroll
-  for (int r = 0; r < 2; ++r) state.sum[r] += even[r] + odd[r];
-}
-
-// Scores become weights; sums grow. Returns whether O must be multiplied by state.alpha. `c` brings scores to the log2 domain.
+// The block's scores enter the rows' maxima. Returns whether O must be multiplied by state.alpha. `c` brings scores to the log2
+// domain.
 template <Sm90ForwardConfig C, bool kMasked>
-__device__ __forceinline__ bool soften(float (&S)[C.tile_k / 2], RowState& state, float c) {
+__device__ __forceinline__ bool raise_tops(const float (&S)[C.tile_k / 2], RowState& state, float c) {
   float top[2];
-  find_tops<C.tile_k>(S, top);
+  find_tops<C>(S, top);
   // Keep the old maximum unless it is exceeded by more than 2^lazy somewhere in the warp.
   const bool grows = fmaxf((top[0] - state.top[0]) * c, (top[1] - state.top[1]) * c) > static_cast<float>(C.lazy_log2);
   const bool rescales = __any_sync(0xffffffffu, grows);
@@ -198,8 +193,48 @@ __device__ __forceinline__ bool soften(float (&S)[C.tile_k / 2], RowState& state
     }
     state.is_large = __any_sync(0xffffffffu, size > kModerate);
   }
-  weigh<kMasked, C.tile_k>(S, state, c);
   return rescales;
 }
+
+// Scores become weights 2^((score - top) c), a part of the block after the other; sums grow. Where maxima are large the difference
+// is taken first, so that the largest score weighs exactly 1.
+template <bool kMasked, int kTileK>
+struct Weigher {
+  float c, base[2], even[2] = {0.f, 0.f}, odd[2] = {0.f, 0.f};
+
+  __device__ __forceinline__ Weigher(float (&S)[kTileK / 2], const RowState& state, float factor) : c(factor) {
+#pragma unroll
+    for (int r = 0; r < 2; ++r) base[r] = kMasked && state.top[r] == minus_infinity() ? 0.f : state.top[r] * c;
+    if (state.is_large) {
+#pragma unroll
+      for (int x = 0; x < kTileK / 2; ++x)
+        S[x] -= kMasked && state.top[(x >> 1) & 1] == minus_infinity() ? 0.f : state.top[(x >> 1) & 1];
+      base[0] = base[1] = 0.f;
+    }
+  }
+
+  // Keys [kBegin, kEnd) of the block.
+  template <int kBegin, int kEnd>
+  __device__ __forceinline__ void weigh(float (&S)[kTileK / 2]) {
+#pragma unroll
+    for (int j = kBegin / 8; j < kEnd / 8; ++j) {
+#pragma unroll
+      for (int r = 0; r < 2; ++r) {
+        float& x = S[4 * j + 2 * r];
+        float& y = S[4 * j + 2 * r + 1];
+        x = exp2_fast(fmaf(x, c, -base[r]));
+        y = exp2_fast(fmaf(y, c, -base[r]));
+        even[r] += x;
+        odd[r] += y;
+      }
+    }
+  }
+
+  __device__ __forceinline__ float total() const { return even[0] + odd[0] + even[1] + odd[1]; }
+  __device__ __forceinline__ void add_to(RowState& state) const {
+#pragma unroll
+    for (int r = 0; r < 2; ++r) state.sum[r] += even[r] + odd[r];
+  }
+};
 
 }  // namespace flash_attn::cuda
