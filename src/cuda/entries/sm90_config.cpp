@@ -93,7 +93,8 @@ Burden burden_of(const Sm90ForwardConfig& c) {
   const int features = c.has_bool_mask + c.has_dropout + (c.bias_dtype != DType::none);
   burden.is_heavy = features > c.has_dropout;
   burden.is_heaviest = features > 1;
-  burden.is_lean = features == 0 && !c.has_tree && !c.is_scaled && !c.gathers_q && !c.gathers_k;
+  const bool is_full = c.has_alibi && (c.has_softcap || (c.mask == KeyMask::interval && std::max(c.d, c.d_v) > 64));
+  burden.is_lean = features == 0 && !is_full && !c.has_tree && !c.is_scaled && !c.gathers_q && !c.gathers_k;
   return burden;
 }
 

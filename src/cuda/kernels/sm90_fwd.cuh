@@ -19,6 +19,7 @@
 #include "cuda/kernels/sm90_items.cuh"
 #include "cuda/kernels/sm90_load.cuh"
 #include "cuda/kernels/sm90_softmax.cuh"
+#include "cuda/kernels/sm90_visible.cuh"
 #include "cuda/kernels/tile/write.cuh"
 
 namespace flash_attn::cuda {
@@ -33,9 +34,9 @@ struct Sm90Consumer {
   // 128-byte swizzle; 1024 bytes between groups of 8 rows.
   static constexpr unsigned kDescriptorHigh = (1u << 30) | (1024 >> 4);
   // What hides keys beside their limits, so that a row may see nothing of any block.
-  static constexpr bool kHides = c.has_bool_mask || c.has_tree || c.bias_dtype != DType::none;
-  static constexpr bool kShapes = c.is_scaled || c.has_softcap || c.bias_dtype != DType::none || c.has_bool_mask;
-  static constexpr bool kOpensScores = c.has_alibi || kHides;
+  static constexpr bool kHides = c.has_bool_mask || c.bias_dtype != DType::none;
+  static constexpr bool kShapes = c.is_scaled || c.has_softcap || kHides;
+  static constexpr bool kOpensScores = c.has_alibi || c.has_tree || kHides;
 
   const Sm90ForwardArguments& a;
   const ForwardParams& p;
@@ -221,6 +222,9 @@ struct Sm90Consumer {
         rows.clear_first = (find_limits(item, request, last).lo + c.tile_k - 1) / c.tile_k;
       }
     }
+    if constexpr (c.has_tree) {
+      if (request.is_tree) rows.clear_last = min(rows.clear_last, rows.tree_prefix / c.tile_k);
+    }
     return rows;
   }
 
@@ -234,26 +238,29 @@ struct Sm90Consumer {
   __device__ __forceinline__ bool raise_block(const Rows& rows, RowState& state, int block) {
     const int column = block * c.tile_k;
     if constexpr (kShapes) {
-      if (rows.last >= 0) shape_scores<c>(S, p, rows.score, column + 2 * (lane & 3), rows.last);
+      // Without keys there is nothing to read.
+      if (!kHides || rows.last >= 0) shape_scores<c>(S, p, rows.score, column + 2 * (lane & 3), rows.last);
     }
     if constexpr (c.has_alibi) {
       const int side = block < rows.left_last ? 1 : (block >= rows.right_first ? -1 : 0), first = column + 2 * (lane & 3);
       const float unit = 1.f / factor();
-      const float slope[2] = {rows.score[0].slope * unit, rows.score[1].slope * unit};
+      // Rows of one head share their slope and lie eight keys apart.
+      constexpr int kSecond = c.gathers_q ? 1 : 0;
+      const float slope[2] = {rows.score[0].slope * unit, rows.score[kSecond].slope * unit};
       const float distance[2] = {static_cast<float>(rows.score[0].diagonal - first),
-                                 static_cast<float>(rows.score[1].diagonal - first)};
-      add_distances<c.tile_k>(S, slope, distance, side);
+                                 static_cast<float>(rows.score[kSecond].diagonal + (c.gathers_q ? 0 : 8) - first)};
+      add_distances<c.tile_k>(S, slope, distance, side, state.shift);
     }
-    if constexpr (c.has_tree) hide_branches<c>(S, rows.score, p.tree_words, column + 2 * (lane & 3), rows.tree_prefix);
     if constexpr (kMasked) {
-      RowLimits limits;
 #pragma unroll
       for (int r = 0; r < 2; ++r) {
-        limits.lo[r] = rows.limits[r].lo - column;
-        limits.hi[r] = rows.limits[r].hi - column;
-        limits.first[r] = rows.limits[r].first - column;
+        const Limits& limits = rows.limits[r];
+        VisibleKeys<c.tile_k> keys =
+            keys_inside<c.tile_k, c.mask == KeyMask::interval>({limits.lo - column, limits.hi - column, limits.first - column});
+        if constexpr (c.has_tree)
+          show_branches<c.tile_k>(keys, rows.score[r].tree, p.tree_words, column + 2 * (lane & 3) - rows.tree_prefix);
+        hide_others<c.tile_k>(S, keys, r);
       }
-      hide_scores<c.tile_k, c.mask == KeyMask::interval>(S, limits);
     }
     return raise_tops < c, kMasked || kHides > (S, state, factor());
   }

@@ -14,30 +14,9 @@ struct RowState {
   float top[2] = {minus_infinity(), minus_infinity()};
   float sum[2] = {0.f, 0.f};
   float alpha[2] = {1.f, 1.f};
+  float shift[2] = {0.f, 0.f};  // scores of the block are S + shift (has_alibi)
   bool is_large = false;  // some maximum of the warp is so large that differences are taken before they are scaled
 };
-
-// What a thread's rows see of a block, in columns counted from the thread's first one.
-struct RowLimits {
-  int lo[2], hi[2], first[2];
-};
-
-template <int kTileK, bool kHasLeft>
-__device__ __forceinline__ void hide_scores(float (&S)[kTileK / 2], const RowLimits& limits) {
-#pragma unroll
-  for (int j = 0; j < kTileK / 8; ++j) {
-#pragma unroll
-    for (int e = 0; e < 2; ++e) {
-#pragma unroll
-      for (int r = 0; r < 2; ++r) {
-        const int column = 8 * j + e;
-        bool hidden = column >= limits.hi[r];
-        if constexpr (kHasLeft) hidden = (hidden || column < limits.lo[r]) && column >= limits.first[r];
-        if (hidden) S[4 * j + 2 * r + e] = minus_infinity();
-      }
-    }
-  }
-}
 
 // What brings scores to the log2 domain. They are kept in whatever unit costs least: as products, as tanh under a softcap, and
 // finished where the scale is not positive.
@@ -48,23 +27,26 @@ __device__ __forceinline__ float score_unit(const ForwardParams& p) {
 }
 
 // Adds -slope |diagonal - j|; `distance` is that of the thread's first key, `side` says that all keys lie left (1) or right (-1) of
-// the diagonal, or on both sides (0).
+// the diagonal, or on both sides (0). On one side it grows from key to key by steps that are constants of the code, one
+// multiply-add each; what it is at the thread's first key is left to the row's maximum: scores are S + shift.
 template <int kTileK>
-__device__ __forceinline__ void add_distances(float (&S)[kTileK / 2], const float (&slope)[2], const float (&distance)[2],
-                                              int side) {
+__device__ __forceinline__ void add_distances(float (&S)[kTileK / 2], const float (&slope)[2], const float (&distance)[2], int side,
+                                              float (&shift)[2]) {
   if (side != 0) {
 #pragma unroll
     for (int r = 0; r < 2; ++r) {
-      const float step = side > 0 ? slope[r] : -slope[r], begin = -step * distance[r];
+      const float step = side > 0 ? slope[r] : -slope[r];
+      shift[r] = -step * distance[r];
 #pragma unroll
       for (int j = 0; j < kTileK / 8; ++j) {
 #pragma unroll
-        for (int e = 0; e < 2; ++e) S[4 * j + 2 * r + e] += fmaf(step, static_cast<float>(8 * j + e), begin);
+        for (int e = 0; e < 2; ++e) S[4 * j + 2 * r + e] = fmaf(step, static_cast<float>(8 * j + e), S[4 * j + 2 * r + e]);
       }
     }
   } else {
 #pragma unroll
     for (int r = 0; r < 2; ++r) {
+      shift[r] = 0.f;
 #pragma unroll
       for (int j = 0; j < kTileK / 8; ++j) {
 #pragma unroll
@@ -102,37 +84,6 @@ __device__ __forceinline__ void shape_scores(float (&S)[C.tile_k / 2], const For
   }
 }
 
-// Bits of 64 keys from j on as a tree row shows them; the prefix before it is visible.
-__device__ __forceinline__ unsigned long long tree_window(const unsigned long long* row, int words, int prefix, int j) {
-  const int at = j - prefix;
-  if (at <= -64) return ~0ull;
-  if (at < 0) return ~(~0ull << -at) | (words > 0 ? row[0] << -at : 0ull);
-  const int word = at >> 6, shift = at & 63;
-  const unsigned long long low = word < words ? row[word] >> shift : 0ull;
-  return shift > 0 && word + 1 < words ? low | row[word + 1] << (64 - shift) : low;
-}
-
-// Hides what tree rows hide; `j0` is the thread's first key.
-template <Sm90ForwardConfig C>
-__device__ __forceinline__ void hide_branches(float (&S)[C.tile_k / 2], const ScoreRow<C> (&rows)[2], int words, int j0,
-                                              int prefix) {
-#pragma unroll
-  for (int r = 0; r < 2; ++r) {
-    if (rows[r].tree == nullptr) continue;
-#pragma unroll
-    for (int part = 0; part < C.tile_k; part += 64) {
-      const unsigned long long window = tree_window(rows[r].tree, words, prefix, j0 + part);
-#pragma unroll
-      for (int column = 0; column < 64 && part + column < C.tile_k; column += 8) {
-        const unsigned bits = static_cast<unsigned>(window >> (column & 32)) >> (column & 31);
-        float* const pair = &S[(part + column) / 2 + 2 * r];
-        if ((bits & 1) == 0) pair[0] = minus_infinity();
-        if ((bits & 2) == 0) pair[1] = minus_infinity();
-      }
-    }
-  }
-}
-
 template <int kTileK>
 __device__ __forceinline__ float find_top(const float (&S)[kTileK / 2], int r) {
   float a = fmaxf(S[2 * r], S[2 * r + 1]), b = fmaxf(S[4 + 2 * r], S[4 + 2 * r + 1]);
@@ -156,14 +107,16 @@ __device__ __forceinline__ float find_positive_top(const float (&S)[kTileK / 2],
   return __int_as_float(max(a, b));
 }
 
+// Largest scores of the rows; with ALiBi those are S + shift, which is this thread's own.
 template <Sm90ForwardConfig C>
-__device__ __forceinline__ void find_tops(const float (&S)[C.tile_k / 2], float (&top)[2]) {
+__device__ __forceinline__ void find_tops(const float (&S)[C.tile_k / 2], const float (&shift)[2], float (&top)[2]) {
 #pragma unroll
   for (int r = 0; r < 2; ++r) top[r] = C.integer_tops ? find_positive_top<C.tile_k>(S, r) : find_top<C.tile_k>(S, r);
   if (C.integer_tops && __any_sync(0xffffffffu, (__float_as_int(top[0]) | __float_as_int(top[1])) < 0)) {
 #pragma unroll
     for (int r = 0; r < 2; ++r) top[r] = find_top<C.tile_k>(S, r);
   }
+  if constexpr (C.has_alibi) top[0] += shift[0], top[1] += shift[1];
 #pragma unroll
   for (int step = 1; step < 4; step *= 2) {
 #pragma unroll
@@ -176,7 +129,7 @@ __device__ __forceinline__ void find_tops(const float (&S)[C.tile_k / 2], float 
 template <Sm90ForwardConfig C, bool kMasked>
 __device__ __forceinline__ bool raise_tops(const float (&S)[C.tile_k / 2], RowState& state, float c) {
   float top[2];
-  find_tops<C>(S, top);
+  find_tops<C>(S, state.shift, top);
   // Keep the old maximum unless it is exceeded by more than 2^lazy somewhere in the warp.
   const bool grows = fmaxf((top[0] - state.top[0]) * c, (top[1] - state.top[1]) * c) > static_cast<float>(C.lazy_log2);
   const bool rescales = __any_sync(0xffffffffu, grows);
@@ -203,12 +156,15 @@ struct Weigher {
   float c, base[2], even[2] = {0.f, 0.f}, odd[2] = {0.f, 0.f};
 
   __device__ __forceinline__ Weigher(float (&S)[kTileK / 2], const RowState& state, float factor) : c(factor) {
+    float top[2];
 #pragma unroll
-    for (int r = 0; r < 2; ++r) base[r] = kMasked && state.top[r] == minus_infinity() ? 0.f : state.top[r] * c;
+    for (int r = 0; r < 2; ++r) {
+      top[r] = kMasked && state.top[r] == minus_infinity() ? 0.f : state.top[r] - state.shift[r];
+      base[r] = top[r] * c;
+    }
     if (state.is_large) {
 #pragma unroll
-      for (int x = 0; x < kTileK / 2; ++x)
-        S[x] -= kMasked && state.top[(x >> 1) & 1] == minus_infinity() ? 0.f : state.top[(x >> 1) & 1];
+      for (int x = 0; x < kTileK / 2; ++x) S[x] -= top[(x >> 1) & 1];
       base[0] = base[1] = 0.f;
     }
   }
