@@ -312,8 +312,8 @@ FA_API fa_status fa_workspace_bound(const fa_attention_desc* maxima, size_t* scr
 /* Zero the state memory of a plan, once, before its first run. `stream` as in fa_run. */
 FA_API fa_status fa_state_init(const fa_plan* plan, void* state, size_t state_bytes, void* stream);
 
-/* Do ahead what a first run would do: start threads on a CPU; compile and load on a GPU, into `context` (a CUcontext, NULL: the
- * current one). */
+/* Do ahead what a first run would do: start threads on a CPU, also while other runs are under way; compile and load on a GPU, into
+ * `context` (a CUcontext, NULL: the current one). */
 FA_API fa_status fa_prepare(const fa_plan* plan, void* context);
 
 enum {

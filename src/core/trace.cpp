@@ -1,6 +1,8 @@
 // Holder of the caller's log callback, process-wide. A message below the wanted level costs one relaxed load.
 #include "core/trace.h"
 
+#include "core/settings_mutex.h"
+
 #include <atomic>
 #include <cstdarg>
 #include <cstdio>
@@ -17,13 +19,12 @@ struct Sink {
 };
 
 std::atomic<int> wanted_level{kOff};
-std::mutex sink_mutex;  // keeps log and user a pair
-Sink sink;
+Sink sink;  // under settings_mutex, which keeps the two a pair
 
 }  // namespace
 
 void set_log(fa_log_fn log, void* user, fa_log_level level) {
-  const std::lock_guard<std::mutex> lock(sink_mutex);
+  const std::lock_guard<std::mutex> lock(settings_mutex());
   sink = Sink{log, user};
   wanted_level.store(log != nullptr ? level : kOff, std::memory_order_relaxed);
 }
@@ -34,7 +35,7 @@ void log_text(fa_log_level level, const char* format, ...) {
   if (!is_logged(level)) return;
   Sink current;
   {
-    const std::lock_guard<std::mutex> lock(sink_mutex);
+    const std::lock_guard<std::mutex> lock(settings_mutex());
     current = sink;
   }
   if (current.log == nullptr) return;

@@ -5,6 +5,7 @@
 
 #include "cpu/thread_pool.h"
 
+#include "core/settings_mutex.h"
 #include "cpu/device.h"
 
 #include <linux/futex.h>
@@ -51,7 +52,7 @@ class Pool {
   // Returns false if the pool is in use by another caller.
   bool run(int count, fa_task_fn task, void* context) {
     if (busy_.exchange(true, std::memory_order_acquire)) return false;
-    grow(count - 1);
+    if (started_.load(std::memory_order_acquire) < count - 1) grow(count - 1);
     task_ = task;
     context_ = context;
     left_.store(0, std::memory_order_relaxed);
@@ -69,15 +70,13 @@ class Pool {
     return true;
   }
 
-  void start(int num_threads) {
-    if (busy_.exchange(true, std::memory_order_acquire)) return;
-    grow(num_threads - 1);
-    busy_.store(false, std::memory_order_release);
-  }
+  // Also while a job runs, which the new workers do not join.
+  void start(int num_threads) { grow(num_threads - 1); }
 
   void stop() {
     stopping_.store(true);
     ring();
+    const std::lock_guard<std::mutex> lock(growing_);
     for (std::thread& thread : threads_) thread.join();
     threads_.clear();
   }
@@ -93,10 +92,12 @@ class Pool {
 
   void grow(int helpers) {
     if (helpers > kMaxThreads) helpers = kMaxThreads;
+    const std::lock_guard<std::mutex> lock(growing_);
     while (static_cast<int>(threads_.size()) < helpers) {
       try {
         const uint64_t seen = offer_.load(std::memory_order_relaxed) >> 32;
         threads_.emplace_back([this, seen] { work(seen); });
+        started_.store(static_cast<int>(threads_.size()), std::memory_order_release);
       } catch (const std::system_error&) {
         return;  // fewer threads than asked for: the caller's thread does the rest
       } catch (const std::bad_alloc&) {
@@ -161,32 +162,31 @@ class Pool {
   void* context_ = nullptr;
   std::atomic<int> callers_processor_{-1};
   std::atomic<uint32_t> bell_{0};
+  std::mutex growing_;  // of the threads; never needed in a child, which has a pool of its own
   std::vector<std::thread> threads_;
+  std::atomic<int> started_{0};
 };
 
 // Set by the caller, read by every run.
 struct Settings {
   std::atomic<int> num_threads{0};
-  std::mutex mutex;  // of the three below
-  fa_parallel_for_fn parallel_for = nullptr;
+  fa_parallel_for_fn parallel_for = nullptr;  // this and the next two under settings_mutex
   void* user = nullptr;
   int concurrency = 0;
   std::atomic<bool> has_hook{false};
 };
 
-Settings& settings() {
-  static Settings* const kept = new Settings;  // never destroyed: runs may outlive static destruction
-  return *kept;
-}
+constinit Settings g_settings;
+constinit std::atomic<Pool*> g_pool{nullptr};
 
-std::atomic<Pool*> g_pool{nullptr};
+// The child of a fork has none of the parent's threads; it forgets the old pool, whose memory stays behind.
+__attribute__((constructor)) void forget_pool_in_children() {
+  pthread_atfork(nullptr, nullptr, [] { g_pool.store(nullptr, std::memory_order_relaxed); });
+}
 
 Pool* pool() {
   Pool* current = g_pool.load(std::memory_order_acquire);
   if (current) return current;
-  static std::once_flag once;
-  // The child of a fork has none of the parent's threads; it forgets the old pool, whose memory stays behind.
-  std::call_once(once, [] { pthread_atfork(nullptr, nullptr, [] { g_pool.store(nullptr, std::memory_order_relaxed); }); });
   Pool* fresh = new (std::nothrow) Pool;
   if (!fresh) return nullptr;
   if (g_pool.compare_exchange_strong(current, fresh)) return fresh;
@@ -206,11 +206,11 @@ __attribute__((destructor)) void stop_pool() {
 }  // namespace
 
 int default_num_threads() {
-  Settings& s = settings();
+  Settings& s = g_settings;
   const int chosen = s.num_threads.load(std::memory_order_relaxed);
   if (chosen > 0) return chosen;
   if (s.has_hook.load(std::memory_order_acquire)) {
-    const std::lock_guard<std::mutex> lock(s.mutex);
+    const std::lock_guard<std::mutex> lock(settings_mutex());
     if (s.parallel_for) return s.concurrency;
   }
   return cpu_info().processors;
@@ -219,15 +219,15 @@ int default_num_threads() {
 Status set_num_threads(int num_threads) {
   if (num_threads < 0 || num_threads > kMaxThreads)
     return invalid("num_threads is %d but must be 0 (all processors) to %d", num_threads, kMaxThreads);
-  settings().num_threads.store(num_threads);
+  g_settings.num_threads.store(num_threads);
   return {};
 }
 
 Status set_parallel_for(fa_parallel_for_fn parallel_for, void* user, int concurrency) {
   if (parallel_for && (concurrency < 1 || concurrency > kMaxThreads))
     return invalid("concurrency is %d but must be 1 to %d", concurrency, kMaxThreads);
-  Settings& s = settings();
-  const std::lock_guard<std::mutex> lock(s.mutex);
+  Settings& s = g_settings;
+  const std::lock_guard<std::mutex> lock(settings_mutex());
   s.parallel_for = parallel_for;
   s.user = user;
   s.concurrency = parallel_for ? concurrency : 0;
@@ -240,12 +240,12 @@ void parallel_for(int count, fa_task_fn task, void* context) {
     if (count == 1) task(context, 0);
     return;
   }
-  Settings& s = settings();
+  Settings& s = g_settings;
   if (s.has_hook.load(std::memory_order_acquire)) {
     fa_parallel_for_fn hook = nullptr;
     void* user = nullptr;
     {
-      const std::lock_guard<std::mutex> lock(s.mutex);
+      const std::lock_guard<std::mutex> lock(settings_mutex());
       hook = s.parallel_for;
       user = s.user;
     }
@@ -257,7 +257,7 @@ void parallel_for(int count, fa_task_fn task, void* context) {
 }
 
 void start_pool(int num_threads) {
-  if (settings().has_hook.load(std::memory_order_acquire)) return;
+  if (g_settings.has_hook.load(std::memory_order_acquire)) return;
   if (Pool* current = pool()) current->start(num_threads);
 }
 

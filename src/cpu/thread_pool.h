@@ -16,7 +16,7 @@ Status set_parallel_for(fa_parallel_for_fn parallel_for, void* user, int concurr
 // waited for. May be called from several threads at once.
 void parallel_for(int count, fa_task_fn task, void* context);
 
-// Start the pool's threads ahead of the first run.
+// Start the pool's threads ahead of the first run, also while others run.
 void start_pool(int num_threads);
 
 }  // namespace flash_attn::cpu

@@ -6,6 +6,7 @@
 #include <unistd.h>
 
 #include <atomic>
+#include <filesystem>
 #include <memory>
 #include <thread>
 #include <vector>
@@ -79,6 +80,77 @@ TEST(Concurrency, SettingThreadsWhileRunning) {
   stop = true;
   setter.join();
   fa_set_num_threads(0);
+}
+
+int count_threads() {
+  int count = 0;
+  for (const auto& task : std::filesystem::directory_iterator("/proc/self/task")) count += task.is_directory() ? 1 : 0;
+  return count;
+}
+
+// Threads are started ahead of a run although another run keeps the pool busy.
+TEST(Concurrency, PrepareWhileThePoolIsBusy) {
+  constexpr int kFew = 2, kMany = 12;  // more than any other test here starts
+  const CaseSpec spec = {.name = "long", .batch = 4, .s_q = 500, .s_k = 500, .h_q = 8, .h_k = 8, .d = 64};
+  TestProblem problem(spec, FA_DTYPE_F32, 4), other(spec, FA_DTYPE_F32, 5);
+  fa_set_num_threads(kFew);
+  const PlanHandle few(problem.desc(), {});
+  ASSERT_EQ(few.status(), FA_STATUS_OK) << fa_last_error();
+  const PlannedWorkspace workspace(few.get());
+  ASSERT_EQ(fa_run(few.get(), &problem.args(), workspace.get(), nullptr, 0), FA_STATUS_OK) << fa_last_error();
+  std::atomic<bool> stop = false;
+  std::atomic<int> runs = 0, failures = 0;
+  std::thread runner([&] {
+    for (; !stop; ++runs) failures += fa_run(few.get(), &problem.args(), workspace.get(), nullptr, 0) == FA_STATUS_OK ? 0 : 1;
+  });
+  while (runs == 0) std::this_thread::yield();
+  ASSERT_LT(count_threads(), kMany);
+  fa_set_num_threads(kMany);
+  const PlanHandle many(other.desc(), {});
+  ASSERT_EQ(many.status(), FA_STATUS_OK) << fa_last_error();
+  EXPECT_EQ(fa_prepare(many.get(), nullptr), FA_STATUS_OK) << fa_last_error();
+  EXPECT_GE(count_threads(), kMany + 1);  // with the one that runs
+  stop = true;
+  runner.join();
+  EXPECT_EQ(failures, 0);
+  fa_set_num_threads(0);
+}
+
+// A fork may come while another thread is setting something; the child must find no setting locked.
+TEST(Concurrency, ForkWhileAThreadSets) {
+#if defined(__SANITIZE_THREAD__)
+  GTEST_SKIP() << "ThreadSanitizer does not follow the child of a process with threads";
+#endif
+  constexpr int kForks = 400;
+  const auto set_all = [] {
+    const fa_parallel_for_fn serial = [](void*, int64_t count, fa_task_fn task, void* context) {
+      for (int64_t i = 0; i < count; ++i) task(context, i);
+    };
+    fa_set_parallel_for(serial, nullptr, 1);
+    fa_set_parallel_for(nullptr, nullptr, 0);
+    fa_set_log(nullptr, nullptr, FA_LOG_ERROR);
+    fa_archive_use(nullptr);
+  };
+  std::atomic<bool> stop = false;
+  std::thread setter([&] {
+    while (!stop) set_all();
+  });
+  int hung = 0;
+  for (int n = 0; n < kForks && hung == 0; ++n) {
+    const pid_t child = fork();
+    ASSERT_GE(child, 0);
+    if (child == 0) {
+      alarm(10);
+      set_all();
+      _exit(fa_get_num_threads() > 0 ? 0 : 1);
+    }
+    int state = 0;
+    ASSERT_EQ(waitpid(child, &state, 0), child);
+    hung += WIFEXITED(state) && WEXITSTATUS(state) == 0 ? 0 : 1;
+  }
+  EXPECT_EQ(hung, 0);
+  stop = true;
+  setter.join();
 }
 
 // A child of fork has none of the parent's threads and must still compute; the parent goes on as before.

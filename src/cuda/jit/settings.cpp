@@ -1,12 +1,15 @@
 // What the environment and the program say of caches and archives (kernel_store.h), and where an installation keeps its archive:
 // found from the place of this library, so that an unpacked package works wherever it lies.
+#include "core/settings_mutex.h"
 #include "cuda/jit/files.h"
 #include "cuda/jit/kernel_store.h"
 
 #include <dlfcn.h>
 
 #include <cstdlib>
+#include <memory>
 #include <mutex>
+#include <utility>
 
 namespace flash_attn::cuda {
 namespace {
@@ -26,14 +29,7 @@ std::string installed_archive() {
   return {};
 }
 
-struct NamedArchive {
-  std::mutex mutex;
-  std::string path;
-};
-NamedArchive& the_named_archive() {
-  static auto* const named = new NamedArchive;  // never destroyed: runs may outlive static destruction
-  return *named;
-}
+constinit std::string* archive_named = nullptr;  // under settings_mutex; null: none. Runs may outlive static destruction
 
 std::string user_cache_folder() {
   if (std::getenv("FLASH_ATTN_CACHE_DIR")) return environment("FLASH_ATTN_CACHE_DIR");  // empty: no cache
@@ -49,16 +45,15 @@ Status use_archive(const std::string& path) {
     std::unique_ptr<Archive> archive;
     FA_TRY(Archive::open(path, &archive));
   }
-  NamedArchive& named = the_named_archive();
-  const std::lock_guard<std::mutex> lock(named.mutex);
-  named.path = path;
+  auto named = path.empty() ? nullptr : std::make_unique<std::string>(path);
+  const std::lock_guard<std::mutex> lock(settings_mutex());
+  delete std::exchange(archive_named, named.release());
   return {};
 }
 
 std::string named_archive() {
-  NamedArchive& named = the_named_archive();
-  const std::lock_guard<std::mutex> lock(named.mutex);
-  return named.path;
+  const std::lock_guard<std::mutex> lock(settings_mutex());
+  return archive_named != nullptr ? *archive_named : std::string();
 }
 
 StoreSettings settings_from_environment() {
