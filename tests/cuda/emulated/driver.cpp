@@ -1,7 +1,8 @@
-// A stand-in for libcuda.so.1: one GPU like an H100 whose memory is the host's and on which launches run at once, with the code
-// that the compiler stand-in beside it makes. Functions that the tests do not need succeed and do nothing.
+// A stand-in for libcuda.so.1 (stand_in_driver.h), like an H100, on which launches run at once, with the code that the compiler
+// stand-in beside it makes. Functions that the tests do not need succeed and do nothing.
 #include "cuda/driver_types.h"
 #include "emulated_map.h"
+#include "tests/cuda/stand_in_driver.h"
 
 #include <dlfcn.h>
 #include <elf.h>
@@ -16,6 +17,7 @@
 #define EXPORTED extern "C" __attribute__((visibility("default")))
 
 using namespace flash_attn::cuda;
+using namespace flash_attn::stand_in;
 
 namespace {
 
@@ -23,48 +25,10 @@ using RunGrid = void (*)(unsigned threads, unsigned blocks, const void* params);
 
 // Of each thread, as in the driver.
 thread_local CUcontext current = nullptr;
-CUcontext the_context() { return reinterpret_cast<CUcontext>(uintptr_t{0x1000}); }
 
 CUresult succeed() { return kCudaSuccess; }
-CUresult set_zero(int* value) {
-  *value = 0;
-  return kCudaSuccess;
-}
-CUresult device_get(CUdevice* device, int index) {
-  *device = index;
-  return index == 0 ? kCudaSuccess : kCudaErrorInvalidValue;
-}
-CUresult device_count(int* count) {
-  *count = 1;
-  return kCudaSuccess;
-}
-CUresult device_attribute(int* value, int attribute, CUdevice) {
-  switch (attribute) {
-    case kComputeCapabilityMajor:
-      *value = 9;
-      break;
-    case kComputeCapabilityMinor:
-      *value = 0;
-      break;
-    case kMultiprocessorCount:
-      *value = 132;
-      break;
-    case kMaxSharedMemoryPerBlockOptin:
-      *value = 232448;
-      break;
-    case kMaxSharedMemoryPerMultiprocessor:
-      *value = 233472;
-      break;
-    case kL2CacheSize:
-      *value = 50 << 20;
-      break;
-    default:
-      *value = 0;
-  }
-  return kCudaSuccess;
-}
-CUresult retain(CUcontext* context, CUdevice) {
-  *context = the_context();
+CUresult get_attribute(int* value, int attribute, CUdevice) {
+  *value = device_attribute(attribute, 90);
   return kCudaSuccess;
 }
 CUresult get_current(CUcontext* context) {
@@ -73,18 +37,6 @@ CUresult get_current(CUcontext* context) {
 }
 CUresult set_current(CUcontext context) {
   current = context;
-  return kCudaSuccess;
-}
-CUresult stream_context(CUstream, CUcontext* context) {
-  *context = the_context();
-  return kCudaSuccess;
-}
-CUresult stream_create(CUstream* stream, unsigned) {
-  *stream = reinterpret_cast<CUstream>(uintptr_t{0x2000});
-  return kCudaSuccess;
-}
-CUresult error_text(CUresult, const char** text) {
-  *text = "an error of the emulated driver";
   return kCudaSuccess;
 }
 
@@ -106,10 +58,6 @@ CUresult get_kernel(CUkernel* kernel, CUlibrary library, const char*) {
   *kernel = reinterpret_cast<CUkernel>(dlsym(library, "run_grid"));
   return *kernel ? kCudaSuccess : kCudaErrorNotFound;
 }
-CUresult get_function(CUfunction* function, CUkernel kernel) {
-  *function = reinterpret_cast<CUfunction>(kernel);
-  return kCudaSuccess;
-}
 CUresult launch(const CUlaunchConfig* config, CUfunction function, void** params, void**) {
   static std::mutex mutex;  // a kernel's blocks share their globals
   const std::lock_guard<std::mutex> lock(mutex);
@@ -117,32 +65,12 @@ CUresult launch(const CUlaunchConfig* config, CUfunction function, void** params
   return kCudaSuccess;
 }
 
-CUresult allocate(CUdeviceptr* pointer, size_t bytes) {
-  *pointer = reinterpret_cast<CUdeviceptr>(std::aligned_alloc(4096, (bytes + 4095) / 4096 * 4096));
-  return *pointer ? kCudaSuccess : kCudaErrorOutOfMemory;
-}
-CUresult release(CUdeviceptr pointer) {
-  std::free(reinterpret_cast<void*>(pointer));
-  return kCudaSuccess;
-}
 CUresult memory_info(size_t* free_bytes, size_t* all_bytes) {
   *free_bytes = *all_bytes = size_t{1} << 30;
   return kCudaSuccess;
 }
-CUresult copy_in(CUdeviceptr target, const void* source, size_t bytes) {
-  std::memcpy(reinterpret_cast<void*>(target), source, bytes);
-  return kCudaSuccess;
-}
-CUresult copy_out(void* target, CUdeviceptr source, size_t bytes) {
-  std::memcpy(target, reinterpret_cast<const void*>(source), bytes);
-  return kCudaSuccess;
-}
 CUresult fill(CUdeviceptr target, unsigned char value, size_t bytes, CUstream) {
   std::memset(reinterpret_cast<void*>(target), value, bytes);
-  return kCudaSuccess;
-}
-CUresult is_capturing(CUstream, int* status) {
-  *status = kCaptureNone;
   return kCudaSuccess;
 }
 
@@ -168,12 +96,12 @@ struct Known {
 const Known kKnown[] = {
     {"cuDeviceGet", reinterpret_cast<void*>(device_get)},
     {"cuDeviceGetCount", reinterpret_cast<void*>(device_count)},
-    {"cuDeviceGetAttribute", reinterpret_cast<void*>(device_attribute)},
+    {"cuDeviceGetAttribute", reinterpret_cast<void*>(get_attribute)},
     {"cuDevicePrimaryCtxRetain", reinterpret_cast<void*>(retain)},
     {"cuCtxGetCurrent", reinterpret_cast<void*>(get_current)},
     {"cuCtxSetCurrent", reinterpret_cast<void*>(set_current)},
     {"cuCtxPushCurrent", reinterpret_cast<void*>(set_current)},
-    {"cuCtxGetDevice", reinterpret_cast<void*>(set_zero)},
+    {"cuCtxGetDevice", reinterpret_cast<void*>(get_device)},
     {"cuStreamGetCtx", reinterpret_cast<void*>(stream_context)},
     {"cuStreamCreate", reinterpret_cast<void*>(stream_create)},
     {"cuStreamIsCapturing", reinterpret_cast<void*>(is_capturing)},

@@ -1,6 +1,7 @@
-// A stand-in for libcuda.so.1 that writes down every call: one GPU whose memory is the host's and on which nothing ever runs. For
+// A stand-in for libcuda.so.1 (stand_in_driver.h) that writes down every call and on which nothing ever runs. For
 // tests of what the library asks of a driver, and when. RECORDED_CAPABILITY is its compute capability, 90 if not set.
 #include "cuda/driver.h"
+#include "tests/cuda/stand_in_driver.h"
 
 #include <atomic>
 #include <cstdlib>
@@ -9,6 +10,7 @@
 #define EXPORTED extern "C" __attribute__((visibility("default")))
 
 using namespace flash_attn::cuda;
+using namespace flash_attn::stand_in;
 
 namespace {
 
@@ -37,73 +39,17 @@ auto recorder(CUresult (*)(Parameters...)) {
   };
 }
 
-CUcontext the_context() { return reinterpret_cast<CUcontext>(uintptr_t{0x1000}); }
-
 int capability() {
   const char* const text = std::getenv("RECORDED_CAPABILITY");
   return text ? std::atoi(text) : 90;
 }
 
-CUresult device_count(int* count) {
-  *count = 1;
-  return kCudaSuccess;
-}
-CUresult device_get(CUdevice* device, int index) {
-  *device = index;
-  return index == 0 ? kCudaSuccess : kCudaErrorInvalidValue;
-}
-CUresult device_attribute(int* value, int attribute, CUdevice) {
-  const bool is_small = capability() % 10 != 0 || capability() >= 120;
-  switch (attribute) {
-    case kComputeCapabilityMajor:
-      *value = capability() / 10;
-      break;
-    case kComputeCapabilityMinor:
-      *value = capability() % 10;
-      break;
-    case kMultiprocessorCount:
-      *value = 132;
-      break;
-    case kMaxSharedMemoryPerBlockOptin:
-      *value = (is_small ? 99 : capability() == 80 ? 163 : 227) << 10;
-      break;
-    case kMaxSharedMemoryPerMultiprocessor:
-      *value = (is_small ? 100 : capability() == 80 ? 164 : 228) << 10;
-      break;
-    case kL2CacheSize:
-      *value = 50 << 20;
-      break;
-    default:
-      *value = 0;
-  }
-  return kCudaSuccess;
-}
-CUresult retain(CUcontext* context, CUdevice) {
-  *context = the_context();
+CUresult get_attribute(int* value, int attribute, CUdevice) {
+  *value = device_attribute(attribute, capability());
   return kCudaSuccess;
 }
 CUresult get_current(CUcontext* context) {
   *context = the_context();
-  return kCudaSuccess;
-}
-CUresult get_device(CUdevice* device) {
-  *device = 0;
-  return kCudaSuccess;
-}
-CUresult stream_context(CUstream, CUcontext* context) {
-  *context = the_context();
-  return kCudaSuccess;
-}
-CUresult stream_create(CUstream* stream, unsigned) {
-  *stream = reinterpret_cast<CUstream>(uintptr_t{0x2000});
-  return kCudaSuccess;
-}
-CUresult is_capturing(CUstream, int* status) {
-  *status = kCaptureNone;
-  return kCudaSuccess;
-}
-CUresult error_text(CUresult, const char** text) {
-  *text = "an error of the recording driver";
   return kCudaSuccess;
 }
 CUresult load_data(CUlibrary* library, const void* data, int*, void**, unsigned, int*, void**, unsigned) {
@@ -119,32 +65,12 @@ CUresult get_kernel(CUkernel* kernel, CUlibrary, const char*) {
   *kernel = reinterpret_cast<CUkernel>(uintptr_t{0x4000});
   return kCudaSuccess;
 }
-CUresult get_function(CUfunction* function, CUkernel kernel) {
-  *function = reinterpret_cast<CUfunction>(kernel);
-  return kCudaSuccess;
-}
-CUresult allocate(CUdeviceptr* pointer, size_t bytes) {
-  *pointer = reinterpret_cast<CUdeviceptr>(std::aligned_alloc(4096, (bytes + 4095) / 4096 * 4096));
-  return *pointer ? kCudaSuccess : kCudaErrorOutOfMemory;
-}
-CUresult release(CUdeviceptr pointer) {
-  std::free(reinterpret_cast<void*>(pointer));
-  return kCudaSuccess;
-}
-CUresult copy_in(CUdeviceptr target, const void* source, size_t bytes) {
-  std::memcpy(reinterpret_cast<void*>(target), source, bytes);
-  return kCudaSuccess;
-}
-CUresult copy_out(void* target, CUdeviceptr source, size_t bytes) {
-  std::memcpy(target, reinterpret_cast<const void*>(source), bytes);
-  return kCudaSuccess;
-}
 
 void set_answers() {
 #define FA_ANSWER(name, function) answers[index_##name] = reinterpret_cast<void*>(function)
   FA_ANSWER(cuDeviceGetCount, device_count);
   FA_ANSWER(cuDeviceGet, device_get);
-  FA_ANSWER(cuDeviceGetAttribute, device_attribute);
+  FA_ANSWER(cuDeviceGetAttribute, get_attribute);
   FA_ANSWER(cuDevicePrimaryCtxRetain, retain);
   FA_ANSWER(cuCtxGetCurrent, get_current);
   FA_ANSWER(cuCtxGetDevice, get_device);

@@ -17,9 +17,9 @@ const Recording& recording() {
   return made;
 }
 
-// The stream's context, tensor maps (host work), launches.
-const std::set<std::string> kAllowed = {"cuStreamGetCtx", "cuTensorMapEncodeTiled", "cuTensorMapReplaceAddress",
-                                        "cuLaunchKernelEx"};
+// The stream's context, tensor maps (host work), launches, and zeros written on the stream.
+const std::set<std::string> kAllowed = {"cuStreamGetCtx", "cuTensorMapEncodeTiled", "cuTensorMapReplaceAddress", "cuLaunchKernelEx",
+                                        "cuMemsetD8Async"};
 
 struct RunCalls {
   std::map<std::string, long> calls;
