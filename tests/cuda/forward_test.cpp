@@ -110,6 +110,8 @@ std::vector<CaseSpec> tiled_rows() {
   add("alibi_d64_long", 64, 300, 1100, [](CaseSpec& s) { s.alibi = 2, s.mask_kind = FA_MASK_FULL; });
   add("alibi_softcap_d64_long", 64, 300, 1100, [](CaseSpec& s) { s.alibi = 1, s.softcap = 20; });
   add("dropout_d64", 64, 300, 300, [](CaseSpec& s) { s.dropout_p = 0.2f; });
+  add("mask_d64_long", 64, 300, 1100, [](CaseSpec& s) { s.mask_kind = FA_MASK_FULL, s.mask.present = true; });
+  add("mask_causal_d128", 128, 200, 352, [](CaseSpec& s) { s.h_k = 1, s.mask.present = true, s.mask.broadcast = 1; });
   add("dropout_most_d128", 128, 200, 500, [](CaseSpec& s) { s.dropout_p = 0.7f, s.window_left = 200; });
   return rows;
 }

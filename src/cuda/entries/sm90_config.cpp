@@ -90,11 +90,12 @@ struct Burden {
 
 Burden burden_of(const Sm90ForwardConfig& c) {
   Burden burden;
-  const int features = c.has_bool_mask + c.has_dropout + (c.bias_dtype != DType::none);
+  const bool reads_mask = c.has_bool_mask && (c.gathers_q || c.gathers_k);
+  const int features = reads_mask + c.has_dropout + (c.bias_dtype != DType::none);
   burden.is_heavy = features > c.has_dropout;
   burden.is_heaviest = features > 1;
   const bool is_full = c.has_alibi && (c.has_softcap || (c.mask == KeyMask::interval && std::max(c.d, c.d_v) > 64));
-  burden.is_lean = features == 0 && !is_full && !c.has_tree && !c.is_scaled && !c.gathers_q && !c.gathers_k;
+  burden.is_lean = features == 0 && !c.has_bool_mask && !is_full && !c.has_tree && !c.is_scaled && !c.gathers_q && !c.gathers_k;
   return burden;
 }
 
@@ -105,7 +106,7 @@ void share_registers(const Burden& burden, Sm90ForwardConfig* c) {
     c->consumer_registers = 240, c->producer_registers = 128;
   else if (burden.is_heavy)
     c->consumer_registers = 208, c->producer_registers = 88;
-  else if (c->gathers_q || c->gathers_k || c->is_paged)
+  else if (c->gathers_q || c->gathers_k || c->is_paged || (c->has_bool_mask && is_wide))
     c->consumer_registers = is_wide ? 216 : 208, c->producer_registers = is_wide ? 72 : 88;
 }
 
@@ -194,10 +195,12 @@ Status set_schedule(const Problem& p, const DeviceInfo& device, int64_t rows, Sm
     tile_middle(burden, is_long(c->mask == KeyMask::none ? kLongKeys : kLongMaskedKeys), c);
   else
     tile_narrow(burden, is_long(kLongKeys), c);
+  if (c->has_bool_mask && c->tile_k > 32) c->tile_k -= c->tile_k % 32;  // words of bits
   // Rows of the table were measured where maps move the tensors and keys are not split.
   if (!c->gathers_q && !c->gathers_k && !c->has_splits) apply_tuned_sm90(classify(p, device), c);
   while (Sm90Layout(*c).total > device.shared_bytes && c->stages > 2) --c->stages;
-  while (Sm90Layout(*c).total > device.shared_bytes && c->tile_k > 16) c->tile_k = c->is_paged ? c->tile_k / 2 : c->tile_k - 16;
+  while (Sm90Layout(*c).total > device.shared_bytes && c->tile_k > 16)
+    c->tile_k = c->is_paged ? c->tile_k / 2 : c->tile_k - (c->has_bool_mask && c->tile_k > 32 ? 32 : 16);
   return apply_forced_sm90(p, c);
 }
 

@@ -44,11 +44,11 @@ struct Sm90ForwardConfig {
   bool shares_q_buffer = false;  // o is staged where q was
   int o_passes = 1;              // o is staged in so many parts, one after the other
   bool overlaps_tiles = true;    // the next item's first scores run behind this item's epilogue
-  // Eighths of a block's weights that are made before the product with the values above must be done, so that they run beside it; 0:
-  // as the assembler likes, which is few.
+  // Eighths of a block's weights that are made before the product with the values above must be done, so that they run beside it;
+  // 0: as the assembler likes, which is few.
   int weighed_first = 4;
-  bool integer_tops = false;     // maxima by integer instructions, which take three operands
-  int lazy_log2 = 8;             // O is rescaled when a maximum has grown by more than 2^lazy_log2
+  bool integer_tops = false;  // maxima by integer instructions, which take three operands
+  int lazy_log2 = 8;          // O is rescaled when a maximum has grown by more than 2^lazy_log2
   int consumer_registers = 232;
   int producer_registers = 40;
 
@@ -102,15 +102,19 @@ struct Sm90ForwardConfig {
   constexpr int o_slabs() const { return (slabs_v() + o_passes - 1) / o_passes; }  // of a pass
   // Threads of warp group 0 that load: one issues whole tiles, a warp the boxes of pages, all of them rows.
   constexpr int loaders() const { return gathers_q || gathers_k ? 128 : (is_paged ? 32 : 1); }
+  // Warps of group 0 that make bits of boolean masks; without any, consumers read the bytes.
+  constexpr int mask_warps() const { return has_bool_mask && loaders() <= 32 && tile_k % 32 == 0 ? 3 : 0; }
 };
 
 // Shared memory, in bytes from its 1024-byte aligned start. Tiles are slabs of 64 columns: [slab][row][64].
 struct Sm90Layout {
   static constexpr int kItemBytes = 64;
+  static constexpr int kMaskStages = 2;
 
   int q_group, q_all, k_tile, v_tile, o_group;
   int q, k, v, o;
   int q_full, q_empty, k_full, k_empty, v_full, v_empty, item_full, item_empty, items;
+  int mask_tile, masks, mask_full, mask_empty;  // with mask_warps()
   int total;
 
   constexpr explicit Sm90Layout(const Sm90ForwardConfig& c)
@@ -132,7 +136,11 @@ struct Sm90Layout {
         item_full(v_empty + 8 * c.stages),
         item_empty(item_full + 16),
         items((item_empty + 16 + 15) / 16 * 16),
-        total(items + 2 * kItemBytes) {}
+        mask_tile(c.mask_warps() == 0 ? 0 : (c.tile_k + 127) / 128 * c.tile_q() * 16),
+        masks(items + 2 * kItemBytes),
+        mask_full(masks + kMaskStages * mask_tile),
+        mask_empty(mask_full + 8 * kMaskStages),
+        total(c.mask_warps() == 0 ? masks : mask_empty + 8 * kMaskStages) {}
 };
 
 // What the Hopper kernel needs beside the parameters that the forward kernels share.

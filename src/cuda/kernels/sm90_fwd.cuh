@@ -5,9 +5,10 @@
 //   warp groups 1..groups       64 query rows each: S = Q K^T, softmax in registers, O += P V with P from registers
 //
 // Barriers (all mbarriers; counts in brackets): q_full[2][groups], k_full, v_full[stages] tx, or all loaders where threads copy;
-// q_empty[2][groups] 1; k_empty, v_empty[stages] one arrival a group; item_full[2] 1, item_empty[2] one arrival a consumer warp.
-// Named barriers: 1 + g turns, 8 + g one group, 15 the loaders. A group's first product of the next item starts behind the last
-// product of this one, so the epilogue runs beneath it.
+// q_empty[2][groups] 1; mask_full[2] one arrival a mask warp, mask_empty[2] one a consumer warp (mask_warps()); k_empty,
+// v_empty[stages] one arrival a group; item_full[2] 1, item_empty[2] one arrival a consumer warp. Named barriers: 1 + g turns, 8 +
+// g one group, 15 the loaders. A group's first product of the next item starts behind the last product of this one, so the epilogue
+// runs beneath it.
 #pragma once
 
 #include "cuda/kernels/ptx/mbarrier.cuh"
@@ -18,6 +19,8 @@
 #include "cuda/kernels/sm90_dropout.cuh"
 #include "cuda/kernels/sm90_items.cuh"
 #include "cuda/kernels/sm90_load.cuh"
+#include "cuda/kernels/sm90_mask.cuh"
+#include "cuda/kernels/sm90_rows.cuh"
 #include "cuda/kernels/sm90_softmax.cuh"
 #include "cuda/kernels/sm90_visible.cuh"
 #include "cuda/kernels/tile/write.cuh"
@@ -35,8 +38,7 @@ struct Sm90Consumer {
   static constexpr unsigned kDescriptorHigh = (1u << 30) | (1024 >> 4);
   // What hides keys beside their limits, so that a row may see nothing of any block.
   static constexpr bool kHides = c.has_bool_mask || c.bias_dtype != DType::none;
-  static constexpr bool kShapes = c.is_scaled || c.has_softcap || kHides;
-  static constexpr bool kOpensScores = c.has_alibi || c.has_tree || kHides;
+  static constexpr bool kShapes = c.is_scaled || c.has_softcap || Sm90Rows<Config>::kReads;
 
   const Sm90ForwardArguments& a;
   const ForwardParams& p;
@@ -44,7 +46,7 @@ struct Sm90Consumer {
   int group, lane, warp, row_in_group;
   bool leader;
   unsigned q_low, k_low, v_low;
-  int k_stage = 0, k_phase = 0, v_stage = 0, v_phase = 0;
+  int k_stage = 0, k_phase = 0, v_stage = 0, v_phase = 0, mask_stage = 0, mask_phase = 0;
   DropoutRounds dropout;
   float O[c.d_v / 2], S[c.tile_k / 2];
   unsigned P[c.tile_k / 4];
@@ -108,6 +110,15 @@ struct Sm90Consumer {
     if (leader) barrier_arrive(smem + at.v_empty + 8 * v_stage);
     if (++v_stage == c.stages) v_stage = 0, v_phase ^= 1;
   }
+  __device__ __forceinline__ void wait_mask() {
+    if constexpr (c.mask_warps() > 0) barrier_wait(smem + at.mask_full + 8 * mask_stage, mask_phase);
+  }
+  __device__ __forceinline__ void release_mask() {
+    if constexpr (c.mask_warps() == 0) return;
+    __syncwarp();
+    if (lane == 0) barrier_arrive(smem + at.mask_empty + 8 * mask_stage);
+    if (++mask_stage == at.kMaskStages) mask_stage = 0, mask_phase ^= 1;
+  }
   __device__ __forceinline__ void release_q(int count) {
     barrier_arrive(smem + at.q_empty + 8 * (q_slot<Config>(count) * c.groups + group));
   }
@@ -166,66 +177,18 @@ struct Sm90Consumer {
 
   // ---- Rows ----
 
-  // Everything about the group's rows that blocks need.
-  struct Rows {
-    Limits limits[2];  // less the thread's first column
-    ScoreRow<c> score[2];
-    int last, tree_prefix;
-    int clear_first, clear_last;  // blocks that need no mask for any row of the group
-    int left_last, right_first;   // blocks that lie left of every row's diagonal, and right of it (has_alibi)
-    DropoutLane dropout;
-  };
+  using Rows = Sm90Rows<Config>;
 
-  // A query's limits: where keys end at the diagonal, the loader has found how far that is.
-  __device__ __forceinline__ Limits find_limits(const Sm90Item& item, const Request& request, int i) const {
-    if constexpr (c.mask == KeyMask::right) return {0, clamp_int(i + item.right, 0, item.s_k), 0};
-    return limits_of<c.mask>(request.rule, i);
-  }
-
-  __device__ __forceinline__ Rows open_rows(const Sm90Item& item) {
-    Rows rows;
-    const Request request = request_of(p, item);
-    const int stacked = item.s_q * static_cast<int>(p.pack.value), row0 = item.tile * c.tile_q() + group * 64;
-    const int first_column = 2 * (lane & 3);
+  // The block's boolean mask.
+  __device__ __forceinline__ void take_mask(VisibleKeys<c.tile_k> (&keys)[2]) {
+    const unsigned words = smem + at.masks + mask_stage * at.mask_tile + (group * 64 + row_in_group) * 16 + (lane & 3) * 4;
+    wait_mask();
 #pragma unroll
-    for (int r = 0; r < 2; ++r) {
-      if (c.mask != KeyMask::none || kOpensScores) {
-        const RowPlace place = place_of(p, item.slot, min(row0 + row_in_group + 8 * r, max(stacked, 1) - 1));
-        rows.limits[r] = find_limits(item, request, place.i);
-        if constexpr (kOpensScores) rows.score[r].open(p, request, place);
-      } else {
-        rows.limits[r] = {0, item.s_k, 0};
-      }
-      rows.limits[r].lo -= first_column;
-      rows.limits[r].hi -= first_column;
-      rows.limits[r].first -= first_column;
+    for (int n = 0; n < keys[0].kWords; ++n) {
+      keys[0].word[n] = load_shared_u32(words + n * c.tile_q() * 16);
+      keys[1].word[n] = load_shared_u32(words + n * c.tile_q() * 16 + 8 * 16);
     }
-    rows.left_last = rows.right_first = 0;
-    if constexpr (c.has_alibi) {
-      const int row = divide(min(row0, max(stacked, 1) - 1), p.pack), below = divide(min(row0 + 64, max(stacked, 1)) - 1, p.pack);
-      const int shift = rows.score[0].diagonal - place_of(p, item.slot, min(row0 + row_in_group, max(stacked, 1) - 1)).i;
-      rows.left_last = max(row + shift + 1, 0) / c.tile_k;
-      rows.right_first = (max(below + shift, 0) + c.tile_k - 1) / c.tile_k;
-    }
-    if constexpr (c.has_dropout)
-      rows.dropout = dropout_lane(dropout, static_cast<unsigned>(item.request), static_cast<unsigned>(item.slot),
-                                  row0 + row_in_group, first_column);
-    rows.last = item.s_k - 1;
-    rows.tree_prefix = static_cast<int>(request.tree_prefix);
-    rows.clear_first = 0;
-    rows.clear_last = item.s_k / c.tile_k;
-    if constexpr (c.mask != KeyMask::none) {
-      // Limits grow with the row: the group's first row ends first, its last row begins last.
-      rows.clear_last = find_limits(item, request, divide(min(row0, max(stacked, 1) - 1), p.pack)).hi / c.tile_k;
-      if constexpr (c.mask == KeyMask::interval) {
-        const int last = divide(min(row0 + 64, max(stacked, 1)) - 1, p.pack);
-        rows.clear_first = (find_limits(item, request, last).lo + c.tile_k - 1) / c.tile_k;
-      }
-    }
-    if constexpr (c.has_tree) {
-      if (request.is_tree) rows.clear_last = min(rows.clear_last, rows.tree_prefix / c.tile_k);
-    }
-    return rows;
+    release_mask();
   }
 
   // The block's draws of dropout.
@@ -239,7 +202,7 @@ struct Sm90Consumer {
     const int column = block * c.tile_k;
     if constexpr (kShapes) {
       // Without keys there is nothing to read.
-      if (!kHides || rows.last >= 0) shape_scores<c>(S, p, rows.score, column + 2 * (lane & 3), rows.last);
+      if (!Rows::kReads || rows.last >= 0) shape_scores<c>(S, p, rows.score, column + 2 * (lane & 3), rows.last);
     }
     if constexpr (c.has_alibi) {
       const int side = block < rows.left_last ? 1 : (block >= rows.right_first ? -1 : 0), first = column + 2 * (lane & 3);
@@ -251,16 +214,22 @@ struct Sm90Consumer {
                                  static_cast<float>(rows.score[kSecond].diagonal + (c.gathers_q ? 0 : 8) - first)};
       add_distances<c.tile_k>(S, slope, distance, side, state.shift);
     }
+    VisibleKeys<c.tile_k> keys[2];
+    if constexpr (c.mask_warps() > 0) take_mask(keys);
     if constexpr (kMasked) {
 #pragma unroll
       for (int r = 0; r < 2; ++r) {
         const Limits& limits = rows.limits[r];
-        VisibleKeys<c.tile_k> keys =
+        const VisibleKeys<c.tile_k> inside =
             keys_inside<c.tile_k, c.mask == KeyMask::interval>({limits.lo - column, limits.hi - column, limits.first - column});
+        keys[r] = c.mask_warps() > 0 ? common_keys(keys[r], inside) : inside;
         if constexpr (c.has_tree)
-          show_branches<c.tile_k>(keys, rows.score[r].tree, p.tree_words, column + 2 * (lane & 3) - rows.tree_prefix);
-        hide_others<c.tile_k>(S, keys, r);
+          show_branches<c.tile_k>(keys[r], rows.score[r].tree, p.tree_words, column + 2 * (lane & 3) - rows.tree_prefix);
       }
+    }
+    if constexpr (kMasked || c.mask_warps() > 0) {
+      hide_others<c.tile_k>(S, keys[0], 0);
+      hide_others<c.tile_k>(S, keys[1], 1);
     }
     return raise_tops < c, kMasked || kHides > (S, state, factor());
   }
@@ -442,6 +411,8 @@ struct Sm90Consumer {
     release_last_q(count, true);
     wait_k();
     release_k();
+    wait_mask();
+    release_mask();
 #pragma unroll 1
     for (int left = span.last - span.first + span.leading - 1; left > 0; --left) {
       begin_turn();
@@ -449,13 +420,15 @@ struct Sm90Consumer {
       release_k();
       wait_v();
       release_v();
+      wait_mask();
+      release_mask();
       end_turn();
     }
   }
 
   // From the first scores of an item to the weights of its last block.
   __device__ __forceinline__ void walk(int count, const Span& span, RowState& state, int& accumulates) {
-    const Rows rows = open_rows(whole_item(count));
+    const Rows rows(p, whole_item(count), group * 64, row_in_group, 2 * (lane & 3), dropout);
     release_k();
     int last = span.first;
     if (c.mask == KeyMask::interval && span.leading > 0) last = whole_item(count).low;
@@ -559,25 +532,6 @@ struct Sm90Consumer {
 // ---- Kernel ----
 
 template <class Config>
-__device__ __forceinline__ void init_barriers(unsigned smem) {
-  constexpr Sm90ForwardConfig c = Config::value;
-  constexpr Sm90Layout at(c);
-  for (int i = 0; i < 2 * c.groups; ++i) {
-    barrier_init(smem + at.q_full + 8 * i, c.gathers_q ? c.loaders() : 1);
-    barrier_init(smem + at.q_empty + 8 * i, 1);
-  }
-  for (int i = 0; i < c.stages; ++i) {
-    for (const int full : {at.k_full, at.v_full}) barrier_init(smem + full + 8 * i, c.gathers_k ? c.loaders() : 1);
-    for (const int empty : {at.k_empty, at.v_empty}) barrier_init(smem + empty + 8 * i, c.groups);
-  }
-  for (int i = 0; i < 2; ++i) {
-    barrier_init(smem + at.item_full + 8 * i, 1);
-    barrier_init(smem + at.item_empty + 8 * i, 4 * c.groups);
-  }
-  barrier_init_fence();
-}
-
-template <class Config>
 __device__ __forceinline__ void sm90_forward(const Sm90ForwardArguments& arguments) {
   constexpr Sm90ForwardConfig c = Config::value;
   constexpr Sm90Layout at(c);
@@ -599,6 +553,9 @@ __device__ __forceinline__ void sm90_forward(const Sm90ForwardArguments& argumen
   if (group == 0) {
     shrink_registers<c.producer_registers>();
     if (threadIdx.x < c.loaders()) Sm90Loader<Config>(arguments, smem).run();
+    if constexpr (c.mask_warps() > 0) {
+      if (threadIdx.x >= 32) Sm90MaskPacker<Config>(arguments.params, smem, static_cast<int>(threadIdx.x) - 32).run();
+    }
   } else {
     grow_registers<c.consumer_registers>();
     Sm90Consumer<Config>(arguments, smem, group - 1).run();

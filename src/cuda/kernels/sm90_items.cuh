@@ -2,6 +2,7 @@
 // and where its rows lie in tensor maps.
 #pragma once
 
+#include "cuda/kernels/ptx/mbarrier.cuh"
 #include "cuda/kernels/ptx/tma.cuh"
 #include "cuda/kernels/ptx/warpgroup.cuh"
 #include "cuda/kernels/sm90_configs.h"
@@ -45,7 +46,7 @@ __device__ __forceinline__ void find_blocks(const ForwardParams& p, const Reques
     const int row = row0 + 64 * g;
     if (row >= rows) {
       item.end[g] = item.first;
-    } else if (c.mask != KeyMask::none && walk.count > 0) {
+    } else if (c.mask != KeyMask::none && c.mask_warps() == 0 && walk.count > 0) {
       // No more than `stages` blocks are passed over: what comes behind them could not be loaded before values are released.
       const int hi = min(limits_of<c.mask>(request.rule, divide(min(row + 64, rows) - 1, p.pack)).hi, range.end);
       item.end[g] = clamp_int((hi + c.tile_k - 1) / c.tile_k, max(item.first + 1, item.last - c.stages), item.last);
@@ -110,6 +111,32 @@ __device__ __forceinline__ MapPoint first_row(int row, int length, int head, int
     return {0, kMapRows - length, batch * batch_rows + row + length, kMapRows, head};
   else
     return {0, 0, head, batch, 0};
+}
+
+// The barriers as everyone counts on them (sm90_fwd.cuh).
+template <class Config>
+__device__ __forceinline__ void init_barriers(unsigned smem) {
+  constexpr Sm90ForwardConfig c = Config::value;
+  constexpr Sm90Layout at(c);
+  for (int i = 0; i < 2 * c.groups; ++i) {
+    barrier_init(smem + at.q_full + 8 * i, c.gathers_q ? c.loaders() : 1);
+    barrier_init(smem + at.q_empty + 8 * i, 1);
+  }
+  for (int i = 0; i < c.stages; ++i) {
+    for (const int full : {at.k_full, at.v_full}) barrier_init(smem + full + 8 * i, c.gathers_k ? c.loaders() : 1);
+    for (const int empty : {at.k_empty, at.v_empty}) barrier_init(smem + empty + 8 * i, c.groups);
+  }
+  for (int i = 0; i < 2; ++i) {
+    barrier_init(smem + at.item_full + 8 * i, 1);
+    barrier_init(smem + at.item_empty + 8 * i, 4 * c.groups + c.mask_warps());
+  }
+  if constexpr (c.mask_warps() > 0) {
+    for (int i = 0; i < at.kMaskStages; ++i) {
+      barrier_init(smem + at.mask_full + 8 * i, c.mask_warps());
+      barrier_init(smem + at.mask_empty + 8 * i, 4 * c.groups);
+    }
+  }
+  barrier_init_fence();
 }
 
 }  // namespace flash_attn::cuda

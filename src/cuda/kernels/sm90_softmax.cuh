@@ -15,7 +15,7 @@ struct RowState {
   float sum[2] = {0.f, 0.f};
   float alpha[2] = {1.f, 1.f};
   float shift[2] = {0.f, 0.f};  // scores of the block are S + shift (has_alibi)
-  bool is_large = false;  // some maximum of the warp is so large that differences are taken before they are scaled
+  bool is_large = false;        // some maximum of the warp is so large that differences are taken before they are scaled
 };
 
 // What brings scores to the log2 domain. They are kept in whatever unit costs least: as products, as tanh under a softcap, and
@@ -76,7 +76,7 @@ __device__ __forceinline__ void shape_scores(float (&S)[C.tile_k / 2], const For
           s *= p.scale * kLog2E;
         if constexpr (C.bias_dtype != DType::none)
           s += load_as_float<C.bias_dtype>(rows[r].bias, read * p.bias_axes.key) * bias_unit;
-        if constexpr (C.has_bool_mask) {
+        if constexpr (C.has_bool_mask && C.mask_warps() == 0) {
           if (!rows[r].bool_mask[read * p.mask_axes.key]) s = minus_infinity();
         }
       }

@@ -14,6 +14,14 @@ struct VisibleKeys {
   unsigned word[kWords];
 };
 
+template <int kTileK>
+__device__ __forceinline__ VisibleKeys<kTileK> common_keys(const VisibleKeys<kTileK>& a, const VisibleKeys<kTileK>& b) {
+  VisibleKeys<kTileK> both;
+#pragma unroll
+  for (int n = 0; n < both.kWords; ++n) both.word[n] = a.word[n] & b.word[n];
+  return both;
+}
+
 // Bits of the columns below `limit`.
 __device__ __forceinline__ unsigned columns_below(int limit) {
   const int columns = max(limit, 0), bits = columns / 8 * 2 + min(columns % 8, 2);
