@@ -109,6 +109,7 @@ std::vector<CaseSpec> tiled_rows() {
       [](CaseSpec& s) { s.batch = 1, s.key_layout = KeyLayout::paged, s.page_size = 64, s.lengths_k = {4000}; });
   add("alibi_d64_long", 64, 300, 1100, [](CaseSpec& s) { s.alibi = 2, s.mask_kind = FA_MASK_FULL; });
   add("alibi_softcap_d64_long", 64, 300, 1100, [](CaseSpec& s) { s.alibi = 1, s.softcap = 20; });
+  add("sections_of_heads", 64, 2, 3100, [](CaseSpec& s) { s.batch = 3, s.h_q = s.h_k = 11; });
   add("dropout_d64", 64, 300, 300, [](CaseSpec& s) { s.dropout_p = 0.2f; });
   add("mask_d64_long", 64, 300, 1100, [](CaseSpec& s) { s.mask_kind = FA_MASK_FULL, s.mask.present = true; });
   add("mask_causal_d128", 128, 200, 352, [](CaseSpec& s) { s.h_k = 1, s.mask.present = true, s.mask.broadcast = 1; });

@@ -66,6 +66,15 @@ void cut_into_items(const Problem& p, int tile_q, int tile_k, int splits, Forwar
   params->combine_groups = static_cast<int>(std::max<int64_t>(1, (in_tile + CombineConfig::kWarps - 1) / CombineConfig::kWarps));
 }
 
+void set_section(int section, ForwardParams* params) {
+  const auto divisor = [](int value) { return make_divisor(static_cast<unsigned>(std::max(value, 1))); };
+  params->section = section;
+  params->section_items = divisor(section * static_cast<int>(params->tiles_q.value));
+  params->section_heads = divisor(section);
+  params->last_heads = divisor(params->heads % section);
+  params->request_heads = divisor(params->slots);
+}
+
 int64_t visible_keys(const Problem& p) {
   if (p.window_left < 0 || p.window_right < 0) return p.max_s_k;
   return std::min(p.max_s_k, p.window_left + p.window_right + p.max_s_q + p.first_keys);

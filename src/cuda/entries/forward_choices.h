@@ -59,6 +59,9 @@ size_t partial_bytes(const Problem& problem, int tile_q);
 // Cuts a run into items of `tile_q` rows and `splits` key ranges, for shaped parameters.
 void cut_into_items(const Problem& problem, int tile_q, int tile_k, int splits, ForwardParams* params);
 
+// Sets how many heads are swept together, after cut_into_items.
+void set_section(int section, ForwardParams* params);
+
 // Keys that a query row can see at most.
 int64_t visible_keys(const Problem& problem);
 

@@ -34,7 +34,7 @@ int section_of(const Problem& p, const DeviceInfo& device, int heads) {
 ForwardParams shape_sm80_params(const Problem& p, const DeviceInfo& device, const Sm80ForwardConfig& config, int splits) {
   ForwardParams params = shape_params(p, p.dropout_p == 0);
   cut_into_items(p, config.tile_q, config.tile_k, splits, &params);
-  params.section = section_of(p, device, params.heads);
+  set_section(section_of(p, device, params.heads), &params);
   return params;
 }
 

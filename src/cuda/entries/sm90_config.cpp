@@ -370,7 +370,7 @@ ForwardParams shape_sm90_params(const Problem& p, const DeviceInfo& device, cons
   }
   const int64_t sections = std::max<int64_t>(1, heads / std::max<int64_t>(wanted, 1));
   const int64_t section = (heads + sections - 1) / sections;
-  to.section = static_cast<int>(std::clamp<int64_t>((section + shared - 1) / shared * shared, 1, heads));
+  set_section(static_cast<int>(std::clamp<int64_t>((section + shared - 1) / shared * shared, 1, heads)), &to);
   return to;
 }
 

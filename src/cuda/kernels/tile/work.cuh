@@ -20,15 +20,13 @@ __device__ __forceinline__ WorkItem decode_item(const ForwardParams& p, int n) {
   WorkItem item;
   const int unit = divide(n, p.splits);
   item.split = n - unit * static_cast<int>(p.splits.value);
-  const int tiles = static_cast<int>(p.tiles_q.value);
-  const int per_section = p.section * tiles;
-  const int section = unit / per_section, inside = unit - section * per_section;
+  const int section = divide(unit, p.section_items), inside = unit - section * static_cast<int>(p.section_items.value);
   const int first = section * p.section;
-  const int heads = min(p.section, p.heads - first);
-  const int row = inside / heads;
-  const int head = first + inside - row * heads;
-  item.tile = tiles - 1 - row;
-  item.request = head / p.slots;
+  const bool is_whole = first + p.section <= p.heads;
+  const int row = divide(inside, is_whole ? p.section_heads : p.last_heads);
+  const int head = first + inside - row * static_cast<int>((is_whole ? p.section_heads : p.last_heads).value);
+  item.tile = static_cast<int>(p.tiles_q.value) - 1 - row;
+  item.request = divide(head, p.request_heads);
   item.slot = head - item.request * p.slots;
   return item;
 }
