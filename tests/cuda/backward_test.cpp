@@ -110,15 +110,21 @@ std::vector<CaseSpec> tiled_rows() {
     add(is_wide ? "softcap_d128" : "softcap_d64", d, 200, 300, [](CaseSpec& s) { s.softcap = 5, s.alibi = 1; });
   }
   // Heads whose dk and dv are different warp groups' affair, and dq that of both: an odd number of slabs, one, unequal dims.
-  add("causal_d256", 256, 300, 330, as_is);
+  add("causal_d256", 256, 200, 230, as_is);
   add("full_d256_v40", 256, 200, 200, [&](CaseSpec& s) { full(s), s.d_v = 40; });
-  add("window_d192_v128", 192, 300, 400, [](CaseSpec& s) { s.d_v = 128, s.window_left = 100, s.window_right = 20; });
+  add("window_d192_v128", 192, 200, 300, [](CaseSpec& s) { s.d_v = 128, s.window_left = 100, s.window_right = 20; });
   add("packed_d144", 144, 300, 500, packed);
-  add("softcap_d208", 208, 200, 300, [](CaseSpec& s) { s.softcap = 5, s.alibi = 1; });
-  add("groups_d64_v256", 64, 200, 300, [](CaseSpec& s) { s.h_q = 6, s.h_k = 2, s.d_v = 256; });
-  add("everything_d256", 256, 300, 500,
-      [&](CaseSpec& s) { packed(s), s.softcap = 5, s.alibi = 1, s.h_q = 4, s.h_k = 2, s.window_left = 120; });
-  add("short_d160", 160, 70, 500, [](CaseSpec& s) { s.batch = 4, s.lengths_q = {64, 1, 0, 70}, s.lengths_k = {500, 64, 100, 0}; });
+  add("softcap_d208", 208, 150, 200, [](CaseSpec& s) { s.softcap = 5, s.alibi = 1; });
+  add("groups_d40_v256", 40, 140, 200, [](CaseSpec& s) { s.h_q = 6, s.h_k = 2, s.d_v = 256; });
+  add("short_d160", 160, 70, 300, [](CaseSpec& s) { s.batch = 4, s.lengths_q = {64, 1, 0, 70}, s.lengths_k = {300, 64, 100, 0}; });
+  const auto everything = [&](CaseSpec& s) {
+    packed(s), s.lengths_q = {150, 3, 0, 130}, s.lengths_k = {200, 70, 5, 190}, s.h_q = 4, s.h_k = 2;
+    s.softcap = 5, s.alibi = 1, s.window_left = 120, s.dropout_p = 0.3f;
+  };
+  add("everything_d256", 256, 150, 200, everything);
+  add("everything_d128", 128, 150, 200, everything);
+  add("everything_d64", 64, 150, 200, everything);
+  add("dropout_d128", 128, 200, 300, [](CaseSpec& s) { s.dropout_p = 0.7f, s.h_q = 4, s.h_k = 2; });
   add("one_row", 128, 1, 700, [](CaseSpec& s) { s.lengths_k = {700, 300}; });
   add("full_d96_v40", 96, 200, 300, [&](CaseSpec& s) { full(s), s.d_v = 40; });
   add("window_d48_v56", 48, 300, 300, [](CaseSpec& s) { s.d_v = 56, s.window_left = 30; });

@@ -182,6 +182,8 @@ void add_backward_rows(bool is_served_widely, Collector* collector) {
     collector->add_backward(desc, {softcap, alibi}, 0, false);
     collector->add_backward(desc, {causal, softcap, alibi, lengths}, FA_FLAG_DETERMINISTIC, false);
     collector->add_backward(desc, {window, lengths}, FA_FLAG_DETERMINISTIC);
+    collector->add_backward(desc, {causal, dropout});
+    collector->add_backward(desc, {window, softcap, alibi, dropout, lengths}, FA_FLAG_DETERMINISTIC, false);
   }
   collector->add_backward(plain(FA_DTYPE_F16, 96, 96), {causal});
   collector->add_backward(plain(FA_DTYPE_F16, 48, 112), {window});

@@ -21,7 +21,6 @@ Status check_features(const Problem& p) {
   if (p.o_dtype != p.dtype) return unsupported("o and dout have another dtype than q");
   if (p.has_bias || p.has_mask || p.has_tree_mask)
     return unsupported("bias, boolean masks and tree masks are served by another kernel");
-  if (p.dropout_p > 0) return unsupported("dropout is served by another kernel");
   if (p.first_keys > 0) return unsupported("first_keys is served by another kernel");
   if (p.has_dslopes) return unsupported("gradients of ALiBi slopes are served by another kernel");
   if (p.dk_dtype != p.dtype || p.dv_dtype != p.dtype || p.accumulates_dk || p.accumulates_dv)
@@ -70,6 +69,7 @@ Sm90BackwardConfig configure_sm90_backward(const Problem& p) {
   c.mask = key_mask_of(p);
   c.has_softcap = p.softcap > 0;
   c.has_alibi = p.has_alibi;
+  c.has_dropout = p.dropout_p > 0;
   c.has_lengths = reads_lengths(p);
   c.is_deterministic = p.has_flag(FA_FLAG_DETERMINISTIC);
   // Narrow heads have tall tiles of dS: with three of them there is no room to stage dq. Nor is there with wide heads.

@@ -15,6 +15,7 @@
 #include "cuda/kernels/sm90_bwd_copies.cuh"
 #include "cuda/kernels/sm90_bwd_narrow.cuh"
 #include "cuda/kernels/sm90_bwd_wide.cuh"
+#include "cuda/kernels/tile/scores.cuh"
 
 namespace flash_attn::cuda {
 
@@ -52,6 +53,10 @@ __device__ __forceinline__ void sm90_backward(const Sm90BackwardArguments& a) {
     for (int i = 0; i < c.kGroups; ++i) barrier_init(smem + at.dq_full + 8 * i, 4), barrier_init(smem + at.dq_empty + 8 * i, 1);
     barrier_init_fence();
     put_task<Config>(smem + at.task, a, find_item<Config>(a));
+    if constexpr (c.has_dropout) {
+      const DropoutKey key = dropout_key_of(a.params);
+      store_shared_int2(smem + at.dropout, static_cast<int>(key.key0), static_cast<int>(key.key1));
+    }
   }
   __syncthreads();
   if (c.has_lengths && !has_keys<Config>(smem + at.task)) return;

@@ -15,6 +15,7 @@ struct Sm90BackwardConfig {
   KeyMask mask = KeyMask::none;
   bool has_softcap = false;
   bool has_alibi = false;
+  bool has_dropout = false;
   bool has_lengths = false;       // per-request lengths or offsets are read on the device
   bool is_deterministic = false;  // sums of dq are added in the order of the key tiles
   int dq_lag = 1;                 // steps by which the product for dq stays behind: as far may the warp groups drift apart
@@ -32,6 +33,7 @@ struct Sm90BackwardConfig {
     visit("mask", mask);
     visit("has_softcap", has_softcap);
     visit("has_alibi", has_alibi);
+    visit("has_dropout", has_dropout);
     visit("has_lengths", has_lengths);
     visit("is_deterministic", is_deterministic);
     visit("dq_lag", dq_lag);
@@ -51,6 +53,8 @@ struct Sm90BackwardConfig {
   constexpr int tile_k() const { return is_wide() ? kGroupKeys : kGroups * kGroupKeys; }  // keys of a block
   constexpr int ds_stages() const { return 2 + dq_lag; }
   constexpr int p_stages() const { return is_wide() ? 1 + dq_lag : 0; }
+  // Tiles of P: the stages, or with dropout each warp group's own, since dS is a multiple of weights that dV has not.
+  constexpr int p_tiles() const { return is_wide() ? p_stages() : has_dropout ? kGroups : 0; }
   constexpr int slabs() const { return (d + kSlab - 1) / kSlab; }
   constexpr int slabs_v() const { return (d_v + kSlab - 1) / kSlab; }
   // A warp group makes 64 rows of dq by at most 64 columns at a time: half of the rows, or all rows and a slab of columns. Of wide
@@ -66,7 +70,8 @@ struct Sm90BackwardConfig {
 struct Sm90BackwardLayout {
   int k_tile, v_tile, q_tile, dout_tile, ds_tile, p_tile, part;
   int k, v, q, dout, ds, p, dq, lse, delta;
-  int k_full, v_full, q_full, q_empty, dout_full, dout_empty, ds_full, ds_empty, p_full, dq_full, dq_empty, task, limits, alibi;
+  int k_full, v_full, q_full, q_empty, dout_full, dout_empty, ds_full, ds_empty, p_full, dq_full, dq_empty, task, clear, limits,
+      alibi, dropout, heads;
   int total;
 
   constexpr explicit Sm90BackwardLayout(const Sm90BackwardConfig& c)
@@ -83,7 +88,7 @@ struct Sm90BackwardLayout {
         dout(q + c.kStages * q_tile),
         ds(dout + c.dout_stages * dout_tile),
         p(ds + c.ds_stages() * ds_tile),
-        dq(p + c.p_stages() * p_tile),
+        dq(p + c.p_tiles() * p_tile),
         lse(dq + (c.stages_dq ? 2 * part : 0)),
         delta(lse + c.kStages * c.tile_q * 4),
         k_full(delta + c.dout_stages * c.tile_q * 4),
@@ -98,9 +103,12 @@ struct Sm90BackwardLayout {
         dq_full(p_full + 8 * c.p_stages()),
         dq_empty(dq_full + 8 * c.kGroups),
         task((dq_empty + 8 * c.kGroups + 15) / 16 * 16),
-        limits(task + 64),
+        clear(task + 64),
+        limits(clear + 8 * c.kGroups),
         alibi(limits + 16 * 128 * c.kGroups),
-        total(alibi + (c.has_alibi ? 8 * 128 * c.kGroups : 0)) {}
+        dropout(alibi + (c.has_alibi ? 8 * 128 * c.kGroups : 0)),
+        heads(dropout + (c.has_dropout ? 8 : 0)),
+        total(heads + (c.has_dropout ? 4 * 128 * c.kGroups : 0)) {}
 };
 
 // The kernel's one argument. Blocks are numbered section by section of key heads; in a section, key tile by key tile.

@@ -20,7 +20,6 @@ struct BackwardConsumer : BackwardProducts<Config> {
   using Products::kTileQ;
   using Products::smem;
   using Products::X;
-  using typename Products::Limits;
 
   float dK[c.d / 2], dV[c.d_v / 2];
 
@@ -47,10 +46,13 @@ struct BackwardConsumer : BackwardProducts<Config> {
     pin(A);
   }
 
+  // With dropout, where this thread leaves its weights for itself.
+  __device__ __forceinline__ unsigned own_weights() const { return smem + at.p + group * at.p_tile + (threadIdx.x & 127) * 16; }
+
   // The steps, one after the other. X serves S and dP in turn, A serves P and dS. Two times a step products are waited for: dP and
   // dV behind the softmax, dK and the next S behind dS. While they run, dQ of the step before leaves, and dS is handed over; the
   // product for dQ runs beneath the softmax.
-  __device__ __forceinline__ void run_steps(QueryWalk<Config>& walk, const Limits& limits, int steps) {
+  __device__ __forceinline__ void run_steps(QueryWalk<Config>& walk, int steps) {
     const unsigned lse = smem + at.lse + (Products::lane & 3) * 8;
     int slot = 0;
     barrier_wait(smem + at.k_full, 0);
@@ -62,19 +64,25 @@ struct BackwardConsumer : BackwardProducts<Config> {
 #pragma unroll 1
     while (true) {
       const int step = walk.step;
+      const int dout_slot = walk.dout_slot(), row = walk.m * kTileQ;
       const unsigned stats = lse + slot * (kTileQ * 4);
-      Products::weigh(limits, walk.m * kTileQ, stats);
-      barrier_wait(smem + at.dout_full + 8 * slot, walk.phase());
-      issue_weight_gradients(slot);
-      issue_dv(slot);
+      Products::weigh(row, stats);
+      if constexpr (c.has_dropout) Products::put_weights(own_weights(), row);
+      barrier_wait(smem + at.dout_full + 8 * dout_slot, walk.dout_phase());
+      issue_weight_gradients(dout_slot);
+      issue_dv(dout_slot);
       wgmma_wait<2>();
       pin(dQ);
       if (step > c.dq_lag) Products::store_dq(step - 1 - c.dq_lag);
       wgmma_wait<0>();
       pin(X);
       pin_sums();
-      Products::differentiate(walk.m * kTileQ, stats, stats + (at.delta - at.lse));
-      Products::release(at.dout_empty, slot);
+      const unsigned deltas = lse + (at.delta - at.lse) + dout_slot * (kTileQ * 4);
+      if constexpr (c.has_dropout)
+        Products::differentiate_with(own_weights(), row, stats, deltas);
+      else
+        Products::differentiate(row, stats, deltas);
+      Products::release(at.dout_empty, dout_slot);
       // The last step leaves here: with the exit between a product's start and its wait ptxas would serialise.
       if (step == steps - 1) break;
       issue_dk(slot);
@@ -110,7 +118,7 @@ struct BackwardConsumer : BackwardProducts<Config> {
 
   // Rows of dV go to memory through V's place, which only this warp group read, rows of dK through K's.
   __device__ __forceinline__ void write(int steps) {
-    Products::template stage_rows<c.d_v>(smem + at.v, dV, 1.f);
+    Products::template stage_rows<c.d_v>(smem + at.v, dV, a.params.keep_scale);
     // The other warp group reads all of K until its last product for dQ.
     if (steps > 0) Products::await_ds_read(steps - 1);
     Products::template stage_rows<c.d>(smem + at.k, dK, a.params.scale);
@@ -126,7 +134,7 @@ struct BackwardConsumer : BackwardProducts<Config> {
 
   __device__ __forceinline__ void run() {
     const unsigned task = smem + at.task;
-    const Limits limits = Products::open_keys(find_item<Config>(a));
+    Products::open_keys(find_item<Config>(a));
 #pragma unroll
     for (int i = 0; i < c.d / 2; ++i) dK[i] = 0.f;
 #pragma unroll
@@ -136,7 +144,7 @@ struct BackwardConsumer : BackwardProducts<Config> {
       QueryWalk<Config> walk(task);
       Products::open_head(walk);
       if constexpr (!c.stages_dq) Products::open_sums();
-      run_steps(walk, limits, steps);
+      run_steps(walk, steps);
     }
     write(steps);
   }

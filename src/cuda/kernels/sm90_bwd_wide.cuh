@@ -40,7 +40,6 @@ struct BackwardWideConsumer : BackwardProducts<Config> {
   using Products::lane;
   using Products::smem;
   using Products::X;
-  using typename Products::Limits;
 
   static constexpr bool kIsValues = kRole == WideRole::values;
   static constexpr int kColumns = kIsValues ? c.d_v : c.d;
@@ -81,41 +80,27 @@ struct BackwardWideConsumer : BackwardProducts<Config> {
     }
   }
 
-  // Where a thread of one warp group leaves P for that of the other with the same keys: four words at a time, lane beside lane.
+  // Where a thread of one warp group leaves P for that of the other with the same keys.
   static __device__ __forceinline__ int p_slot(int step) { return static_cast<unsigned>(step) % c.p_stages(); }
   static __device__ __forceinline__ int p_phase(int step) { return static_cast<unsigned>(step) / c.p_stages() & 1; }
   __device__ __forceinline__ unsigned p_words(int step) const {
     return smem + at.p + p_slot(step) * at.p_tile + (threadIdx.x & 127) * 16;
   }
-  __device__ __forceinline__ void put_weights(int step) {
-#pragma unroll
-    for (int i = 0; i < kTileQ / 16; ++i)
-      store_shared4(p_words(step) + i * 2048, A[4 * i], A[4 * i + 1], A[4 * i + 2], A[4 * i + 3]);
-    Products::release(at.p_full, p_slot(step));
-  }
-  // dS with what the other warp group has left, a few weights at a time: registers do not hold all of P beside dP.
-  __device__ __forceinline__ void differentiate(const QueryWalk<Config>& walk, unsigned lse, unsigned deltas) {
-    barrier_wait(smem + at.p_full + 8 * p_slot(walk.step), p_phase(walk.step));
-    const float2 alibi = Products::alibi_of_slopes(walk.m * kTileQ);
-#pragma unroll
-    for (int i = 0; i < kTileQ / 16; ++i) {
-      int x, y, z, w;
-      load_shared4(p_words(walk.step) + i * 2048, x, y, z, w);
-      A[4 * i] = x, A[4 * i + 1] = y, A[4 * i + 2] = z, A[4 * i + 3] = w;
-      Products::differentiate_part(i, alibi, lse, deltas);
-    }
-  }
 
   // From X to A, the update's first operand, and to the other warp group.
-  __device__ __forceinline__ void make_operand(const QueryWalk<Config>& walk, const Limits& limits) {
+  __device__ __forceinline__ void make_operand(const QueryWalk<Config>& walk) {
     const unsigned lse = smem + at.lse + (lane & 3) * 8 + walk.slot() * (kTileQ * 4);
+    const int row = walk.m * kTileQ;
     if constexpr (kIsValues) {
-      Products::weigh(limits, walk.m * kTileQ, lse);
+      Products::weigh(row, lse);
       Products::release(at.q_empty, walk.slot());
-      put_weights(walk.step);
+      Products::put_weights(p_words(walk.step), row);
+      Products::release(at.p_full, p_slot(walk.step));
     } else {
       if constexpr (c.has_softcap) await_queries(walk);
-      differentiate(walk, lse, smem + at.delta + (lane & 3) * 8 + walk.dout_slot() * (kTileQ * 4));
+      barrier_wait(smem + at.p_full + 8 * p_slot(walk.step), p_phase(walk.step));
+      Products::differentiate_with(p_words(walk.step), row, lse,
+                                   smem + at.delta + (lane & 3) * 8 + walk.dout_slot() * (kTileQ * 4));
       Products::release(at.dout_empty, walk.dout_slot());
       Products::hand_over(walk.step);
     }
@@ -128,7 +113,7 @@ struct BackwardWideConsumer : BackwardProducts<Config> {
 
   // The steps, one after the other. The last part of dQ runs beneath what makes the operand, and leaves beneath the update; other
   // parts run with the update and the next scores, and leave beneath these.
-  __device__ __forceinline__ void run_steps(QueryWalk<Config>& walk, const Limits& limits, int steps) {
+  __device__ __forceinline__ void run_steps(QueryWalk<Config>& walk, int steps) {
     barrier_wait(smem + at.k_full, 0);
     if constexpr (!kIsValues) barrier_wait(smem + at.v_full, 0);
     issue_scores(walk);
@@ -137,7 +122,7 @@ struct BackwardWideConsumer : BackwardProducts<Config> {
 #pragma unroll 1
     while (true) {
       const int step = walk.step, done = kIsValues ? walk.dout_slot() : walk.slot();
-      make_operand(walk, limits);
+      make_operand(walk);
       wgmma_wait<0>();
       pin(dQ);
       // The last step leaves here: with the exit between a product's start and its wait ptxas would serialise.
@@ -199,7 +184,7 @@ struct BackwardWideConsumer : BackwardProducts<Config> {
   __device__ __forceinline__ void write(int steps) {
     if (!kIsValues && steps > 0) Products::await_ds_read(steps - 1);
     const unsigned place = smem + (kIsValues ? at.v : at.k);
-    Products::template stage_rows<kColumns>(place, sum, kIsValues ? 1.f : a.params.scale);
+    Products::template stage_rows<kColumns>(place, sum, kIsValues ? a.params.keep_scale : a.params.scale);
     fence_async_proxy();
     named_sync(1 + group, 128);
     if ((threadIdx.x & 127) == 0) {
@@ -211,7 +196,7 @@ struct BackwardWideConsumer : BackwardProducts<Config> {
 
   __device__ __forceinline__ void run() {
     const unsigned task = smem + at.task;
-    const Limits limits = Products::open_keys(find_item<Config>(a));
+    Products::open_keys(find_item<Config>(a));
 #pragma unroll
     for (int i = 0; i < kColumns / 2; ++i) sum[i] = 0.f;
     pin(sum);
@@ -220,7 +205,7 @@ struct BackwardWideConsumer : BackwardProducts<Config> {
       QueryWalk<Config> walk(task);
       Products::open_head(walk);
       if constexpr (!c.stages_dq && kParts > 0) Products::open_sums();
-      run_steps(walk, limits, steps);
+      run_steps(walk, steps);
     }
     write(steps);
   }

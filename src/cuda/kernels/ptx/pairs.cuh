@@ -1,4 +1,5 @@
-// Two unsigned 16-bit numbers in a word, compared at once (PTX ISA, "Integer Arithmetic Instructions", .u16x2: from sm_90 on).
+// Two unsigned 16-bit numbers in a word, compared at once (PTX ISA, "Integer Arithmetic Instructions", .u16x2: from sm_90 on), and
+// picked apart.
 #pragma once
 
 namespace flash_attn::cuda {
@@ -19,6 +20,13 @@ __device__ __forceinline__ unsigned halves_up_to(unsigned x, unsigned last) {
       : "=r"(y)
       : "r"(x), "r"(last * 0x00010001u), "r"(0x00010001u));
   return ~(y * 0xffffu);
+}
+
+// Four of the bytes of x (numbered 0 to 3) and y (4 to 7), named by the digits of `selector` (PTX ISA, "prmt").
+__device__ __forceinline__ unsigned pick_bytes(unsigned x, unsigned y, unsigned selector) {
+  unsigned z;
+  asm("prmt.b32 %0, %1, %2, %3;" : "=r"(z) : "r"(x), "r"(y), "r"(selector));
+  return z;
 }
 
 }  // namespace flash_attn::cuda

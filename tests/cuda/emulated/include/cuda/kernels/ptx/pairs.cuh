@@ -1,4 +1,4 @@
-// Emulated: comparison of pairs, half by half.
+// Emulated: pairs, half by half, and bytes.
 #pragma once
 
 #include "emulated_block.h"
@@ -12,6 +12,13 @@ inline unsigned halves_up_to(unsigned x, unsigned last) {
 inline unsigned halves_below(unsigned x, unsigned limit) {
   if (limit > 0x7fff) emulated::fail("no small limit", limit);
   return limit == 0 ? 0u : halves_up_to(x, limit - 1);
+}
+
+inline unsigned pick_bytes(unsigned x, unsigned y, unsigned selector) {
+  const uint64_t both = static_cast<uint64_t>(y) << 32 | x;
+  unsigned z = 0;
+  for (unsigned n = 0; n < 4; ++n) z |= static_cast<unsigned>(both >> (selector >> (4 * n) & 7) * 8 & 0xff) << (8 * n);
+  return z;
 }
 
 }  // namespace flash_attn::cuda
