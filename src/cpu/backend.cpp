@@ -131,7 +131,7 @@ class CpuPlan : public Plan {
     workspace_.scratch_bytes = scratch_bytes;
   }
 
-  Problem problem_;
+  const Problem& problem_;
   const KernelTable& table_;
 
  private:

@@ -8,6 +8,11 @@
 #include "cuda/expectation.h"
 #include "cuda/jit/kernel_store.h"
 
+#include <algorithm>
+#include <iterator>
+#include <string>
+#include <string_view>
+
 namespace flash_attn::cuda {
 namespace {
 
@@ -16,11 +21,11 @@ constexpr const char* kKernelNames[] = {"sm90_fwd", "sm80_fwd", "sm80_bwd", "sm9
 
 Status check_name(const Problem& problem) {
   if (problem.kernel.empty()) return {};
+  const std::string_view name = kernel_name_of(problem.kernel);
+  if (std::any_of(std::begin(kEntries), std::end(kEntries), [name](const KernelEntry* entry) { return name == entry->name; }))
+    return {};
   std::string names;
-  for (const KernelEntry* entry : kEntries) {
-    if (kernel_name_of(problem.kernel) == entry->name) return {};
-    names += (names.empty() ? "" : ", ") + std::string(entry->name);
-  }
+  for (const KernelEntry* entry : kEntries) names += (names.empty() ? "" : ", ") + std::string(entry->name);
   return invalid("kernel is \"%s\" but GPUs have: %s", problem.kernel.c_str(), names.c_str());
 }
 

@@ -9,7 +9,6 @@
 #include "cuda/entries/sm90_tuned.h"
 
 #include <algorithm>
-#include <numeric>
 
 namespace flash_attn::cuda {
 namespace {
@@ -17,68 +16,13 @@ namespace {
 constexpr int64_t kLongKeys = 1024;  // from here on, tall tiles with short key blocks
 constexpr int64_t kLongMaskedKeys = 4096;
 constexpr int64_t kLongWideKeys = 3072;  // keys of an average row of wide heads that outweigh waiting for the epilogue
-constexpr int64_t kMostMapRows = 0x7fff0000;
 constexpr int64_t kMostItems = (int64_t{1} << 31) - 256;
-constexpr int kLeastBoxRows = 8;  // shorter boxes cost more than the threads' own copies
 constexpr int kMostSplits = 64;
 constexpr int64_t kLeastSection = 16;
 
 int round_up_16(int64_t x) { return static_cast<int>((x + 15) / 16 * 16); }
 
 bool is_batch_invariant(const Problem& p) { return (p.flags & FA_FLAG_BATCH_INVARIANT) != 0; }
-
-// Rows from one batch to the next.
-int64_t batch_rows(const MapShape& map) { return map.batches > 1 ? map.axes.batch / map.axes.row : 0; }
-
-// ---- How tensors move ----
-
-Obstacle find_rows_obstacle(const MapShape& one, const MapShape& other) {
-  if (!one.has_lengths) return Obstacle::none;
-  if (batch_rows(one) != batch_rows(other)) return Obstacle::differing_rows;
-  return one.batches * batch_rows(one) > kMostMapRows ? Obstacle::too_many_rows : Obstacle::none;
-}
-
-Obstacle find_query_obstacle(const Problem& p, const Sm90Maps& maps) {
-  if (p.o_dtype != p.dtype) return Obstacle::o_dtype;
-  if (find_fault(maps.q, p.q_alignment) != MapFault::none || find_fault(maps.o, p.o_alignment) != MapFault::none)
-    return Obstacle::map;
-  return find_rows_obstacle(maps.q, maps.o);
-}
-
-Obstacle find_key_obstacle(const Problem& p, const Sm90Maps& maps) {
-  if (p.kv_layout == KvLayout::pointers) return Obstacle::pointers;
-  if (find_fault(maps.k, p.k_alignment) != MapFault::none || find_fault(maps.v, p.v_alignment) != MapFault::none)
-    return Obstacle::map;
-  if (p.kv_layout == KvLayout::paged) {
-    if (p.has_input(FA_INPUT_LEFTPAD_K)) return Obstacle::left_padding;
-    if (maps.k.box_rows < kLeastBoxRows) return Obstacle::low_boxes;
-  }
-  return find_rows_obstacle(maps.k, maps.v);
-}
-
-Sm90Maps map_shapes(const Problem& p, const Sm90ForwardConfig& c) {
-  Sm90Maps maps;
-  const auto fill = [&](MapShape* map, const Axes& axes, bool is_packed, int64_t batches, int64_t rows, int64_t heads,
-                        int64_t columns, int box) {
-    map->dtype = p.dtype;
-    map->axes = axes;
-    map->batches = is_packed ? 1 : batches;
-    map->rows = rows;
-    map->heads = heads;
-    map->columns = columns;
-    map->box_rows = box;
-    map->has_lengths = c.has_lengths || c.is_paged;
-    // There all batches' rows are one dimension: a single row's own stride, which may be anything, is that of the batches.
-    if (map->has_lengths && rows <= 1 && map->batches > 1) map->axes.row = axes.batch;
-  };
-  const int64_t rows_q = p.packed_q ? p.total_q : p.max_s_q;
-  const int box = c.is_paged ? static_cast<int>(std::gcd(p.page_size, int64_t{c.tile_k})) : c.tile_k;
-  fill(&maps.q, p.q, p.packed_q, p.b, rows_q, p.h_q, p.d, 64);
-  fill(&maps.o, p.o, p.packed_q, p.b, rows_q, p.h_q, p.d_v, 64);
-  fill(&maps.k, p.k, p.packed_k, p.k_batch, p.k_rows, p.h_k, p.d, box);
-  fill(&maps.v, p.v, p.packed_k, p.k_batch, p.k_rows, p.h_k, p.d_v, box);
-  return maps;
-}
 
 // ---- Tiles ----
 
@@ -263,61 +207,18 @@ void set_gathering(const Problem& p, Sm90Choice* choice) {
   }
 }
 
-// The maps that would move the tensors if threads need not.
-Sm90Maps unobstructed_maps(const Problem& p, const Sm90ForwardConfig& chosen) {
-  Sm90ForwardConfig c = chosen;
-  c.is_paged = p.kv_layout == KvLayout::paged;
-  return map_shapes(p, c);
-}
-
-// `map`: what is in the way of the maps of two tensors.
-std::string obstacle_text(const Problem& p, Obstacle obstacle, const Status& map) {
-  switch (obstacle) {
-    case Obstacle::none:
-      break;
-    case Obstacle::stacked_heads:
-      return "query heads that share a key head are stacked";
-    case Obstacle::key_splits:
-      return "key splits leave partial results";
-    case Obstacle::o_dtype:
-      return "o has another dtype than q";
-    case Obstacle::map:
-      return map.message();
-    case Obstacle::differing_rows:
-      return "the two have different numbers of rows between batches";
-    case Obstacle::too_many_rows:
-      return format_text("all batches together have more than %lld rows", static_cast<long long>(kMostMapRows));
-    case Obstacle::pointers:
-      return "k and v are given by pointers";
-    case Obstacle::left_padding:
-      return "left padding moves a page's rows against the key tiles";
-    case Obstacle::low_boxes:
-      return format_text("page_size %lld leaves boxes of fewer than %d rows", static_cast<long long>(p.page_size), kLeastBoxRows);
-  }
-  return {};
-}
-
 // The config's schedule and maps, as far as the obstacles are known.
 Status set_schedule_and_maps(const Problem& p, const DeviceInfo& device, Sm90Choice* choice) {
   set_gathering(p, choice);
   FA_TRY(set_schedule(p, device, p.max_s_q * (choice->packs ? p.group : 1), &choice->config));
-  choice->maps = map_shapes(p, choice->config);
+  if (p.kv_layout == KvLayout::paged)
+    choice->maps = map_shapes(p, choice->config);  // whose rows are counted otherwise where threads move the pages
+  else
+    set_boxes(p, choice->config, &choice->maps);
   return {};
 }
 
 }  // namespace
-
-std::string obstacle_text_q(const Problem& p, const Sm90Choice& choice) {
-  const Sm90Maps maps = unobstructed_maps(p, choice.config);
-  const Status q = check_map("q", maps.q, p.q_alignment);
-  return obstacle_text(p, choice.obstacle_q, q.ok() ? check_map("o", maps.o, p.o_alignment) : q);
-}
-
-std::string obstacle_text_k(const Problem& p, const Sm90Choice& choice) {
-  const Sm90Maps maps = unobstructed_maps(p, choice.config);
-  const Status k = check_map("k", maps.k, p.k_alignment);
-  return obstacle_text(p, choice.obstacle_k, k.ok() ? check_map("v", maps.v, p.v_alignment) : k);
-}
 
 Status choose_sm90(const Problem& p, const DeviceInfo& device, Sm90Choice* choice) {
   if (device.compute_capability != 90)

@@ -70,8 +70,10 @@ class Sm90Plan final : public Plan {
         "splits\n",
         config().tile_q(), config().tile_k, config().groups, config().stages, Sm90Layout(config()).total, params_.items, blocks(),
         params_.splits.value);
-    if (config().gathers_q) text += "threads read q and write o, not tensor maps: " + obstacle_text_q(problem_, choice_) + "\n";
-    if (config().gathers_k) text += "threads read k and v, not tensor maps: " + obstacle_text_k(problem_, choice_) + "\n";
+    if (config().gathers_q)
+      text += "threads read q and write o, not tensor maps: " + query_obstacle_text(problem_, config(), choice_.obstacle_q) + "\n";
+    if (config().gathers_k)
+      text += "threads read k and v, not tensor maps: " + key_obstacle_text(problem_, config(), choice_.obstacle_k) + "\n";
     return text + "config: " + kernel_.name();
   }
 

@@ -2,7 +2,9 @@
 // how the text came about or what becomes of it.
 #pragma once
 
+#include <bit>
 #include <cstddef>
+#include <cstdint>
 #include <string>
 
 namespace flash_attn::cuda {
@@ -14,7 +16,7 @@ struct KernelRequest {
   std::string text;   // the translation unit
 };
 
-// A few numbers, compared as bytes. Without allocation, because each run may ask.
+// A few small numbers, compared one by one. Made, hashed and compared in a fraction of a launch's time, because each new plan asks.
 class MemoryKey {
  public:
   static constexpr size_t kCapacity = 64;
@@ -31,16 +33,14 @@ class MemoryKey {
     return true;
   }
   size_t hash() const {
-    size_t hash = 0xcbf29ce484222325u;
-    for (size_t i = 0; i < size_ && i < kCapacity; ++i) {
-      hash = (hash ^ static_cast<size_t>(values_[i])) * 0x9e3779b97f4a7c15u;
-      hash ^= hash >> 29;
-    }
-    return hash;
+    uint64_t hash = size_;
+    for (size_t i = 0; i < size_ && i < kCapacity; ++i) hash = std::rotl(hash, 7) + static_cast<uint64_t>(values_[i]);
+    hash *= 0x9e3779b97f4a7c15u;
+    return static_cast<size_t>(hash ^ hash >> 32);
   }
 
  private:
-  long long values_[kCapacity] = {};
+  long long values_[kCapacity];  // the first size_ of them
   size_t size_ = 0;
 };
 
