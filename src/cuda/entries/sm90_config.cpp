@@ -140,6 +140,8 @@ Status set_schedule(const Problem& p, const DeviceInfo& device, int64_t rows, Sm
   else
     tile_narrow(burden, is_long(kLongKeys), c);
   if (c->has_bool_mask && c->tile_k > 32) c->tile_k -= c->tile_k % 32;  // words of bits
+  // tanh and the exponential share a unit, which would take as long as both products at d 128 and twice as long at d 64.
+  c->polynomial_exp = !c->has_softcap || widest > 128 ? 0 : (widest > 64 ? 1 : 3);
   // Rows of the table were measured where maps move the tensors and keys are not split.
   if (!c->gathers_q && !c->gathers_k && !c->has_splits) apply_tuned_sm90(classify(p, device), c);
   while (Sm90Layout(*c).total > device.shared_bytes && c->stages > 2) --c->stages;

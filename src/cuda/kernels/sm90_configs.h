@@ -47,6 +47,7 @@ struct Sm90ForwardConfig {
   // Eighths of a block's weights that are made before the product with the values above must be done, so that they run beside it;
   // 0: as the assembler likes, which is few.
   int weighed_first = 4;
+  int polynomial_exp = 0;     // of every 8 weights, those made by products instead of the special function unit
   bool integer_tops = false;  // maxima by integer instructions, which take three operands
   int lazy_log2 = 8;          // O is rescaled when a maximum has grown by more than 2^lazy_log2
   int consumer_registers = 232;
@@ -85,6 +86,7 @@ struct Sm90ForwardConfig {
     visit("o_passes", o_passes);
     visit("overlaps_tiles", overlaps_tiles);
     visit("weighed_first", weighed_first);
+    visit("polynomial_exp", polynomial_exp);
     visit("integer_tops", integer_tops);
     visit("lazy_log2", lazy_log2);
     visit("consumer_registers", consumer_registers);

@@ -367,7 +367,7 @@ struct Sm90Consumer {
     release_last_q(count, block == last);
     const bool rescales = raise_block<kMasked>(rows, state, block);
     constexpr int kFirst = c.tile_k * c.weighed_first / 128 * 16;
-    Weigher<kMasked || kHides, c.tile_k> weigher(S, state, factor());
+    Weigher<c, (kMasked || kHides)> weigher(S, state, factor());
     weigher.template weigh<0, kFirst>(S);
     if constexpr (c.weighed_first > 0) hold(weigher.total());
     wgmma_wait<0>();
@@ -388,7 +388,7 @@ struct Sm90Consumer {
   template <bool kMasked>
   __device__ __forceinline__ void weigh_first_block(const Rows& rows, RowState& state, int block) {
     raise_block<kMasked>(rows, state, block);
-    Weigher<kMasked || kHides, c.tile_k> weigher(S, state, factor());
+    Weigher<c, (kMasked || kHides)> weigher(S, state, factor());
     weigher.template weigh<0, c.tile_k>(S);
     weigher.add_to(state);
   }

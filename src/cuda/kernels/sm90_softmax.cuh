@@ -6,6 +6,7 @@
 #include "cuda/kernels/sm90_configs.h"
 #include "cuda/kernels/tile/scores.cuh"
 #include "cuda/kernels/tile/softmax.cuh"
+#include "math/exp2.h"
 
 namespace flash_attn::cuda {
 
@@ -151,8 +152,10 @@ __device__ __forceinline__ bool raise_tops(const float (&S)[C.tile_k / 2], RowSt
 
 // Scores become weights 2^((score - top) c), a part of the block after the other; sums grow. Where maxima are large the difference
 // is taken first, so that the largest score weighs exactly 1.
-template <bool kMasked, int kTileK>
+template <Sm90ForwardConfig C, bool kMasked>
 struct Weigher {
+  static constexpr int kTileK = C.tile_k;
+
   float c, base[2], even[2] = {0.f, 0.f}, odd[2] = {0.f, 0.f};
 
   __device__ __forceinline__ Weigher(float (&S)[kTileK / 2], const RowState& state, float factor) : c(factor) {
@@ -169,20 +172,27 @@ struct Weigher {
     }
   }
 
+  // Weight of the score in S[kIndex]; of every eight some by products, evenly spread.
+  template <int kIndex>
+  static __device__ __forceinline__ float weight(float x) {
+    if constexpr (kIndex % 8 * C.polynomial_exp % 8 < C.polynomial_exp)
+      return exp2_polynomial < C.dtype == DType::bf16 ? 3 : 4 > (max_nan(x, -127.f));
+    else
+      return exp2_fast(x);
+  }
+
   // Keys [kBegin, kEnd) of the block.
   template <int kBegin, int kEnd>
   __device__ __forceinline__ void weigh(float (&S)[kTileK / 2]) {
-#pragma unroll
-    for (int j = kBegin / 8; j < kEnd / 8; ++j) {
-#pragma unroll
-      for (int r = 0; r < 2; ++r) {
-        float& x = S[4 * j + 2 * r];
-        float& y = S[4 * j + 2 * r + 1];
-        x = exp2_fast(fmaf(x, c, -base[r]));
-        y = exp2_fast(fmaf(y, c, -base[r]));
-        even[r] += x;
-        odd[r] += y;
-      }
+    if constexpr (kBegin < kEnd) {
+      constexpr int kAt = kBegin / 2;
+      S[kAt] = weight<kAt>(fmaf(S[kAt], c, -base[0]));
+      S[kAt + 1] = weight<kAt + 1>(fmaf(S[kAt + 1], c, -base[0]));
+      S[kAt + 2] = weight<kAt + 2>(fmaf(S[kAt + 2], c, -base[1]));
+      S[kAt + 3] = weight<kAt + 3>(fmaf(S[kAt + 3], c, -base[1]));
+      even[0] += S[kAt], odd[0] += S[kAt + 1];
+      even[1] += S[kAt + 2], odd[1] += S[kAt + 3];
+      weigh<kBegin + 8, kEnd>(S);
     }
   }
 

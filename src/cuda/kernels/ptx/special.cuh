@@ -21,6 +21,13 @@ __device__ __forceinline__ float tanh_fast(float x) {
   return y;
 }
 
+// The larger, or NaN if one is.
+__device__ __forceinline__ float max_nan(float x, float y) {
+  float z;
+  asm("max.NaN.f32 %0, %1, %2;" : "=f"(z) : "f"(x), "f"(y));
+  return z;
+}
+
 // Two floats to two 16-bit elements, the first in the low half.
 template <DType kType>
 __device__ __forceinline__ unsigned pack2(float low, float high) {

@@ -10,6 +10,7 @@ inline float exp2_fast(float x) {
   return y < 0x1p-126f ? 0.0f : y;  // denormals are flushed
 }
 inline float log2_fast(float x) { return std::log2(x); }
+inline float max_nan(float x, float y) { return x != x || y != y ? NAN : std::max(x, y); }
 inline float tanh_fast(float x) { return std::tanh(x); }
 
 template <DType kType>
