@@ -20,10 +20,10 @@ constexpr int kLeastSharedBytes = 1024;  // a kilobyte; also what the driver kee
 Status current_or_first(const Driver& driver, int* index) {
   CUdevice device = 0;
   const CUresult result = driver.cuCtxGetDevice(&device);
-  if (result != kCudaSuccess && result != kCudaErrorInvalidContext)
-    return driver_status(driver, result, "asking for the current context's device");
-  *index = result == kCudaSuccess ? device : 0;  // a CUdevice is its ordinal; without a current context, the first
-  return {};
+  // No context is current, or the driver is not usable here (the child of a fork): planning needs neither.
+  const bool is_without = result == kCudaErrorInvalidContext || result == kCudaErrorNotInitialized;
+  *index = result == kCudaSuccess ? device : 0;  // a CUdevice is its ordinal
+  return is_without ? Status() : driver_status(driver, result, "asking for the current context's device");
 }
 
 Status read_attributes(const Driver& driver, int index, DeviceInfo* info) {
