@@ -1,7 +1,8 @@
-// Planning the mma.sync backward without a GPU: for every backward row and several kinds of device, choices fit the device, the
+// Planning the backward kernels without a GPU: for every backward row and several kinds of device, choices fit the device, the
 // warps' shares are whole, and workspaces are linear in length and within their bound.
 #include "cuda/entries/entry.h"
 #include "cuda/entries/sm80_bwd_config.h"
+#include "cuda/entries/sm90_bwd_config.h"
 #include "tests/cuda/planned_problem.h"
 #include "tests/support/backward_problem.h"
 #include "tests/support/tensor_layout.h"
@@ -17,17 +18,24 @@ using cuda::BackwardRole;
 using cuda::DeviceInfo;
 using cuda::Sm80BackwardChoice;
 using cuda::Sm80BackwardConfig;
+using cuda::Sm90BackwardConfig;
 
 // A dense problem without data.
-Problem dense_problem(int64_t batch, int64_t s_q, int64_t s_k, int64_t h_q, int64_t h_k, int64_t d, uint32_t flags) {
+fa_attention_desc dense_desc(int64_t batch, int64_t s_q, int64_t s_k, int64_t h_q, int64_t h_k, int64_t d, uint32_t flags,
+                             int64_t d_v) {
   fa_attention_desc desc = {};
   fa_attention_desc_init(&desc);
   desc.direction = FA_BACKWARD;
   desc.flags = flags;
-  desc.q = desc.o = desc.dout = desc.dq = contiguous_tensor(FA_DTYPE_BF16, {batch, s_q, h_q, d});
-  desc.k = desc.v = desc.dk = desc.dv = contiguous_tensor(FA_DTYPE_BF16, {batch, s_k, h_k, d});
+  desc.q = desc.dq = contiguous_tensor(FA_DTYPE_BF16, {batch, s_q, h_q, d});
+  desc.o = desc.dout = contiguous_tensor(FA_DTYPE_BF16, {batch, s_q, h_q, d_v});
+  desc.k = desc.dk = contiguous_tensor(FA_DTYPE_BF16, {batch, s_k, h_k, d});
+  desc.v = desc.dv = contiguous_tensor(FA_DTYPE_BF16, {batch, s_k, h_k, d_v});
   desc.lse = contiguous_tensor(FA_DTYPE_F32, {batch, h_q, s_q});
-  return problem_of(desc);
+  return desc;
+}
+Problem dense_problem(int64_t batch, int64_t s_q, int64_t s_k, int64_t h_q, int64_t h_k, int64_t d, uint32_t flags) {
+  return problem_of(dense_desc(batch, s_q, s_k, h_q, h_k, d, flags, d));
 }
 
 size_t planned_bytes(const Problem& problem, const DeviceInfo& device) {
@@ -117,6 +125,49 @@ TEST(Sm80BackwardPlan, DeterminismHasNoSums) {
       cuda::configure_sm80_backward(dense_problem(1, 128, 128, 2, 2, 64, FA_FLAG_DETERMINISTIC), kDevices[2], &choice).ok());
   EXPECT_EQ(choice.shape.sums_d, 0);
   for (const Sm80BackwardConfig& c : choice.kernels) EXPECT_FALSE(c.sums_dq);
+}
+
+// Whatever the dims, tiles fit, and the warp groups together make all of dq.
+TEST(Sm90BackwardPlan, EveryPairOfHeadDims) {
+  const DeviceInfo& device = kDevices[2];
+  for (int64_t d = 8; d <= 256; d += 8) {
+    for (int64_t d_v = 8; d_v <= 256; d_v += 8) {
+      for (int n = 0; n < 8; ++n) {
+        fa_attention_desc desc = dense_desc(1, 70, 90, 2, 1, d, n & 1 ? FA_FLAG_DETERMINISTIC : 0, d_v);
+        if (n & 2) desc.dropout_p = 0.1f;
+        if (n & 4) desc.alibi = contiguous_tensor(FA_DTYPE_F32, {2});
+        const Problem problem = problem_of(desc);
+        const Status status = cuda::supports_sm90_backward(problem, device);
+        ASSERT_TRUE(status.ok()) << status.message();
+        const Sm90BackwardConfig c = cuda::configure_sm90_backward(problem);
+        ASSERT_LE(cuda::Sm90BackwardLayout(c).total, device.shared_bytes) << d << " " << d_v << " " << n;
+        ASSERT_EQ(c.dq_slabs(0) + c.dq_slabs(1), c.is_wide() ? c.slabs() : 2);
+        ASSERT_LE(c.dq_slabs(0), 2);
+      }
+    }
+  }
+}
+
+TEST(Sm90BackwardPlan, BoundHolds) {
+  const DeviceInfo& device = kDevices[2];
+  for (const uint32_t flags : {0u, uint32_t{FA_FLAG_DETERMINISTIC}}) {
+    for (const int64_t d : {64, 128, 256}) {
+      const size_t bound =
+          cuda::kSm90BackwardEntry.workspace_bound(dense_problem(4, 200, 3000, 8, 4, d, flags), device).scratch_bytes;
+      for (const int64_t s_q : {1, 63, 65, 129, 200}) {
+        Plan* raw = nullptr;
+        ASSERT_TRUE(cuda::kSm90BackwardEntry.plan(dense_problem(4, s_q, 3000, 8, 4, d, flags), device, &raw).ok());
+        const std::unique_ptr<Plan> plan(raw);
+        EXPECT_LE(plan->workspace().scratch_bytes, bound) << d << " " << s_q;
+      }
+    }
+  }
+}
+
+TEST(Sm90BackwardPlan, RefusalsSayWhatIsServed) {
+  const Status status = cuda::supports_sm90_backward(dense_problem(1, 4, 8, 1, 1, 264, 0), kDevices[2]);
+  EXPECT_EQ(status.code(), FA_STATUS_UNSUPPORTED);
+  EXPECT_EQ(status.message(), "d is 264 but GPU kernels serve 1 to 256");
 }
 
 TEST(Sm80BackwardPlan, RefusalsSayWhatIsServed) {

@@ -12,7 +12,6 @@ namespace {
 
 constexpr int64_t kMostMapRows = 0x7fff0000;
 constexpr int64_t kMostBlocks = 0x7fffffff;
-constexpr int64_t kWidest = 256;
 
 int round_up_16(int64_t x) { return static_cast<int>((x + 15) / 16 * 16); }
 
@@ -29,9 +28,6 @@ Status check_features(const Problem& p) {
     return unsupported("deterministic gradients of chunked attention are served by another kernel");
   if (p.sm_limit > 0) return unsupported("sm_limit is kept by another kernel");
   if (!(p.scale > 1e-30f)) return unsupported("scale is %g but must be positive here", static_cast<double>(p.scale));
-  if (p.d > kWidest || p.d_v > kWidest)
-    return unsupported("d is %lld and d_v %lld but the kernel serves up to %lld", static_cast<long long>(p.d),
-                       static_cast<long long>(p.d_v), static_cast<long long>(kWidest));
   return {};
 }
 

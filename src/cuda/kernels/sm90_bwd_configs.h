@@ -48,8 +48,13 @@ struct Sm90BackwardConfig {
   static constexpr int kGroups = 2;      // consumer warp groups
   static constexpr int kGroupKeys = 64;  // keys that a warp group's products have as rows
   static constexpr int kThreads = 384;
-  // Heads too wide for dk and dv of the same keys in one thread: the warp groups work on the same keys, one making dv, one dk.
-  constexpr bool is_wide() const { return d > 128 || d_v > 128; }
+  // Whether the warp groups work on the same keys, one making dv, one dk: heads are too wide for both in one thread. So they are
+  // beside the 96 registers that scores and weights of a tall tile take, and shared memory is too small for such tiles of P as
+  // well.
+  constexpr bool is_wide() const {
+    const bool is_tall = d <= kSlab;
+    return d > 128 || d_v > 128 || (is_tall && (d / 2 + d_v / 2 + d / 2 > 208 - 96 || (has_dropout && d_v > kSlab)));
+  }
   constexpr int tile_k() const { return is_wide() ? kGroupKeys : kGroups * kGroupKeys; }  // keys of a block
   constexpr int ds_stages() const { return 2 + dq_lag; }
   constexpr int p_stages() const { return is_wide() ? 1 + dq_lag : 0; }
