@@ -36,7 +36,7 @@ std::vector<Step> hopper_steps() {
                           {{"groups", 2}, {"consumer_registers", 232}, {"producer_registers", 40}},
                           {{"groups", 2}, {"consumer_registers", 216}, {"producer_registers", 72}},
                           {{"groups", 3}, {"consumer_registers", 152}, {"producer_registers", 56}}};
-  return {combine(combine(groups, tiles), buffers), values("takes_turns", {0, 1}),
+  return {combine(combine(groups, tiles), buffers), combine(values("takes_turns", {0, 1}), values("rotates_rows", {0, 1})),
           combine(values("weighed_first", {0, 2, 4, 6, 8}), values("integer_tops", {0, 1})),
           values("polynomial_exp", {0, 1, 2, 3, 4}), registers};
 }
@@ -57,8 +57,8 @@ std::vector<Step> schedule_steps(const std::string& kernel) {
 std::vector<std::string> schedule_fields(const std::string& kernel) {
   if (kernel == "sm90_fwd")
     return {
-        "groups",         "tile_k",        "stages",         "takes_turns",  "q_buffers",          "shares_q_buffer",   "o_passes",
-        "overlaps_tiles", "weighed_first", "polynomial_exp", "integer_tops", "consumer_registers", "producer_registers"};
+        "groups",   "tile_k",         "stages",        "rotates_rows", "takes_turns",        "q_buffers",         "shares_q_buffer",
+        "o_passes", "overlaps_tiles", "weighed_first", "polynomial_exp", "integer_tops", "consumer_registers", "producer_registers"};
   return {"tile_q", "tile_k", "warps", "blocks_per_sm"};
 }
 

@@ -127,6 +127,7 @@ Status set_schedule(const Problem& p, const DeviceInfo& device, int64_t rows, Sm
   const auto is_long = [&](int64_t keys) { return is_batch_invariant(p) || (p.max_s_k >= keys && rows > 128); };
   c->groups = rows <= 64 && !is_batch_invariant(p) ? 1 : 2;
   c->stages = 2;
+  c->rotates_rows = c->mask == KeyMask::right;
   c->takes_turns = c->shares_q_buffer = false;
   c->q_buffers = 2;
   c->o_passes = 1;

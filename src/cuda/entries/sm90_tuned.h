@@ -13,7 +13,7 @@ namespace flash_attn::cuda {
 
 struct Sm90Schedule {
   int groups, tile_k, stages;
-  bool takes_turns;
+  bool rotates_rows, takes_turns;
   int q_buffers;
   bool shares_q_buffer;
   int o_passes;

@@ -39,6 +39,7 @@ struct Sm90ForwardConfig {
   int access = 16;               // bytes that gathered rows are multiples of: 16, 8, 4 or 2
   bool o_pairs = true;           // gathered rows of o start at multiples of two elements
   bool is_dynamic = false;       // items drawn from a counter instead of dealt out, forth and back by turns
+  bool rotates_rows = false;     // warp groups take turns at an item's rows, which see unequal numbers of keys
   bool takes_turns = false;      // warp groups issue their products one after the other
   int q_buffers = 2;             // query tiles held: with one, the next is loaded once this item's last scores are done
   bool shares_q_buffer = false;  // o is staged where q was
@@ -80,6 +81,7 @@ struct Sm90ForwardConfig {
     visit("access", access);
     visit("o_pairs", o_pairs);
     visit("is_dynamic", is_dynamic);
+    visit("rotates_rows", rotates_rows);
     visit("takes_turns", takes_turns);
     visit("q_buffers", q_buffers);
     visit("shares_q_buffer", shares_q_buffer);

@@ -44,6 +44,7 @@ struct Sm90Consumer {
   const ForwardParams& p;
   unsigned smem;
   int group, lane, warp, row_in_group;
+  int part;  // which 64 rows of the item's tile this group has
   bool leader;
   unsigned q_low, k_low, v_low;
   int k_stage = 0, k_phase = 0, v_stage = 0, v_phase = 0, mask_stage = 0, mask_phase = 0;
@@ -53,7 +54,7 @@ struct Sm90Consumer {
   unsigned dropped[c.has_dropout ? c.tile_k / 4 : 1];  // bits of P
 
   __device__ __forceinline__ Sm90Consumer(const Sm90ForwardArguments& arguments, unsigned shared, int g)
-      : a(arguments), p(arguments.params), smem(shared), group(g) {
+      : a(arguments), p(arguments.params), smem(shared), group(g), part(g) {
     lane = threadIdx.x & 31;
     warp = (threadIdx.x >> 5) & 3;
     row_in_group = warp * 16 + lane / 4;
@@ -61,7 +62,7 @@ struct Sm90Consumer {
     const auto low = [&](int base, int group_bytes) {
       return __shfl_sync(0xffffffffu, (((smem + base) & 0x3ffff) >> 4) | ((group_bytes >> 4) << 16), 0);
     };
-    q_low = low(at.q + group * at.q_group, 0);
+    q_low = low(at.q, 0);
     k_low = low(at.k, 0);
     v_low = low(at.v, c.tile_k * 128);  // V is read column-major: the next 64 columns lie a slab further
     if constexpr (c.has_dropout) dropout = keep_rounds(dropout_key_of(p));
@@ -78,8 +79,9 @@ struct Sm90Consumer {
     if (c.takes_turns) named_arrive(1 + (group + 1 == c.groups ? 0 : group + 1), 256);
   }
 
-  __device__ __forceinline__ void issue_scores(int count) {
-    const unsigned q = q_low + q_slot<Config>(count) * (at.q_all >> 4), k = k_low + k_stage * (at.k_tile >> 4);
+  __device__ __forceinline__ void issue_scores(int count, int rows) {
+    const unsigned q = q_low + q_slot<Config>(count) * (at.q_all >> 4) + rows * (at.q_group >> 4),
+                   k = k_low + k_stage * (at.k_tile >> 4);
     pin(S);
     wgmma_fence();
 #pragma unroll
@@ -119,8 +121,8 @@ struct Sm90Consumer {
     if (lane == 0) barrier_arrive(smem + at.mask_empty + 8 * mask_stage);
     if (++mask_stage == at.kMaskStages) mask_stage = 0, mask_phase ^= 1;
   }
-  __device__ __forceinline__ void release_q(int count) {
-    barrier_arrive(smem + at.q_empty + 8 * (q_slot<Config>(count) * c.groups + group));
+  __device__ __forceinline__ void release_q(int count, int rows) {
+    barrier_arrive(smem + at.q_empty + 8 * (q_slot<Config>(count) * c.groups + rows));
   }
 
   // Of keys [kBegin, kEnd) of the block.
@@ -139,8 +141,17 @@ struct Sm90Consumer {
   struct Span {
     int tile, first, last, leading, end;
   };
+  // Rows further down see more keys under a causal mask, so the groups take turns at them.
+  __device__ __forceinline__ int next_part() const {
+    if (!c.rotates_rows) return part;
+    return part + 1 == c.groups ? 0 : part + 1;
+  }
+  __device__ __forceinline__ int previous_part() const {
+    if (!c.rotates_rows) return part;
+    return part == 0 ? c.groups - 1 : part - 1;
+  }
   __device__ __forceinline__ unsigned item_address(int count) const { return smem + at.items + at.kItemBytes * (count & 1); }
-  __device__ __forceinline__ Span fetch_span(int count) {
+  __device__ __forceinline__ Span fetch_span(int count, int rows) {
     Span span;
     barrier_wait(smem + at.item_full + 8 * (count & 1), (count >> 1) & 1);
     load_shared4(item_address(count), span.tile, span.first, span.last, span.leading);
@@ -148,7 +159,7 @@ struct Sm90Consumer {
     span.first = __shfl_sync(0xffffffffu, span.first, 0);
     span.last = __shfl_sync(0xffffffffu, span.last, 0);
     span.leading = c.mask == KeyMask::interval ? __shfl_sync(0xffffffffu, span.leading, 0) : 0;
-    span.end = __shfl_sync(0xffffffffu, load_shared_int(item_address(count) + 16 + 4 * group), 0);
+    span.end = __shfl_sync(0xffffffffu, load_shared_int(item_address(count) + 16 + 4 * rows), 0);
     return span;
   }
   // All of it, read again where it is needed: registers are too dear to keep it over the loop.
@@ -160,9 +171,9 @@ struct Sm90Consumer {
 
   // The first scores of an item, past the blocks that this group sees nothing of. Without an item the product still runs, over
   // whatever lies there, so that the stream has no branch.
-  __device__ __forceinline__ void begin_item(int count, const Span& span) {
+  __device__ __forceinline__ void begin_item(int count, const Span& span, int rows) {
     if (span.tile >= 0) {
-      barrier_wait(smem + at.q_full + 8 * (q_slot<Config>(count) * c.groups + group), q_phase<Config>(count));
+      barrier_wait(smem + at.q_full + 8 * (q_slot<Config>(count) * c.groups + rows), q_phase<Config>(count));
       if (span.end > span.first) {
 #pragma unroll 1
         for (int block = span.last; block > span.end; --block) {
@@ -172,7 +183,7 @@ struct Sm90Consumer {
         wait_k();
       }
     }
-    issue_scores(count);
+    issue_scores(count, rows);
   }
 
   // ---- Rows ----
@@ -181,7 +192,7 @@ struct Sm90Consumer {
 
   // The block's boolean mask.
   __device__ __forceinline__ void take_mask(VisibleKeys<c.tile_k> (&keys)[2]) {
-    const unsigned words = smem + at.masks + mask_stage * at.mask_tile + (group * 64 + row_in_group) * 16 + (lane & 3) * 4;
+    const unsigned words = smem + at.masks + mask_stage * at.mask_tile + (part * 64 + row_in_group) * 16 + (lane & 3) * 4;
     wait_mask();
 #pragma unroll
     for (int n = 0; n < keys[0].kWords; ++n) {
@@ -246,7 +257,7 @@ struct Sm90Consumer {
     if constexpr (c.has_splits) return;
 #pragma unroll
     for (int r = 0; r < 2; ++r) {
-      const int row = item.tile * c.tile_q() + group * 64 + row_in_group + 8 * r;
+      const int row = item.tile * c.tile_q() + part * 64 + row_in_group + 8 * r;
       finish[r] = finish_row(p, place_of_row(item, row).head, state.top[r] * factor(), state.sum[r]);
     }
   }
@@ -256,7 +267,7 @@ struct Sm90Consumer {
     const Request request = query_side(item);
 #pragma unroll
     for (int r = 0; r < 2; ++r) {
-      const int row = item.tile * c.tile_q() + group * 64 + row_in_group + 8 * r;
+      const int row = item.tile * c.tile_q() + part * 64 + row_in_group + 8 * r;
       const RowPlace place = place_of_row(item, row);
       if (row < item.s_q * static_cast<int>(p.pack.value))
         p.lse[query_offset(p.lse_axes, request, place.i, place.head)] = finish[r].lse;
@@ -295,7 +306,7 @@ struct Sm90Consumer {
   __device__ __forceinline__ void store_staged(const Sm90Item& item, unsigned source) {
     MapPoint to = first_row < c.has_lengths ||
                   c.is_paged > (item.q_row, item.s_q, item.slot, p.cu_seqlens_q ? 0 : item.request, a.extras.batch_rows_q);
-    to.row += item.tile * c.tile_q() + group * 64;
+    to.row += item.tile * c.tile_q() + part * 64;
     for (int slab = kFirst; slab < min(kFirst + c.o_slabs(), c.slabs_v()); ++slab) {
       to.column = slab * Sm90ForwardConfig::kSlab;
       tma_store(&a.o, source + (slab - kFirst) * 64 * 128, to);
@@ -330,7 +341,7 @@ struct Sm90Consumer {
     const Request request = query_side(item);
 #pragma unroll
     for (int r = 0; r < 2; ++r) {
-      const int in_tile = group * 64 + row_in_group + 8 * r, row = item.tile * c.tile_q() + in_tile;
+      const int in_tile = part * 64 + row_in_group + 8 * r, row = item.tile * c.tile_q() + in_tile;
       if (row >= item.s_q * static_cast<int>(p.pack.value)) continue;
       if constexpr (c.has_splits) {
         float* const partial = p.partials + static_cast<long long>(item.number) * c.tile_q() * (c.row_d_v + 2);
@@ -355,7 +366,7 @@ struct Sm90Consumer {
   __device__ __forceinline__ void step(int count, const Rows& rows, RowState& state, int block, int last, int& accumulates) {
     wait_k();
     begin_turn();
-    issue_scores(count);
+    issue_scores(count, part);
     wait_v();
     issue_values(accumulates);
     accumulates = 1;
@@ -395,14 +406,14 @@ struct Sm90Consumer {
 
   // With an item's last scores q has done its part, unless o is staged there.
   __device__ __forceinline__ void release_last_q(int count, bool is_last) {
-    if ((c.gathers_q || !c.shares_q_buffer) && is_last && leader) release_q(count);
+    if ((c.gathers_q || !c.shares_q_buffer) && is_last && leader) release_q(count, part);
   }
 
   // Once o of the item before has left its buffer, that is free.
   __device__ __forceinline__ void recycle_staging(int count) {
     if (c.gathers_q || !c.overlaps_tiles || !leader) return;
     tma_store_wait_read();
-    if (c.shares_q_buffer && count > 0) release_q(count - 1);
+    if (c.shares_q_buffer && count > 0) release_q(count - 1, previous_part());
   }
 
   // A group without rows lets the item's tiles pass.
@@ -428,7 +439,7 @@ struct Sm90Consumer {
 
   // From the first scores of an item to the weights of its last block.
   __device__ __forceinline__ void walk(int count, const Span& span, RowState& state, int& accumulates) {
-    const Rows rows(p, whole_item(count), group * 64, row_in_group, 2 * (lane & 3), dropout);
+    const Rows rows(p, whole_item(count), part * 64, row_in_group, 2 * (lane & 3), dropout);
     release_k();
     int last = span.first;
     if (c.mask == KeyMask::interval && span.leading > 0) last = whole_item(count).low;
@@ -469,7 +480,7 @@ struct Sm90Consumer {
     } else {
       write_staged(
           item,
-          smem + (c.shares_q_buffer ? at.q + q_slot<Config>(count) * at.q_all + group * at.q_group : at.o + group * at.o_group),
+          smem + (c.shares_q_buffer ? at.q + q_slot<Config>(count) * at.q_all + part * at.q_group : at.o + group * at.o_group),
           finish);
     }
     write_lse(item, finish);
@@ -478,9 +489,9 @@ struct Sm90Consumer {
   __device__ __forceinline__ void run() {
     if (c.takes_turns && group == c.groups - 1) named_arrive(1, 256);  // group 0 goes first
     int count = 0;
-    Span span = fetch_span(0);
+    Span span = fetch_span(0, part);
     if (span.tile < 0) return;
-    begin_item(0, span);
+    begin_item(0, span, part);
     wgmma_wait<0>();
     pin(S);
     while (true) {
@@ -500,8 +511,8 @@ struct Sm90Consumer {
       if constexpr (c.q_buffers == 1) finish_rows(item, state, finish);
       Span next;
       if constexpr (c.overlaps_tiles) {
-        next = fetch_span(count + 1);
-        begin_item(count + 1, next);
+        next = fetch_span(count + 1, next_part());
+        begin_item(count + 1, next, next_part());
       }
       if constexpr (c.q_buffers == 2) finish_rows(item, state, finish);
       if constexpr (!c.gathers_q) named_sync(8 + group, 128);  // everyone knows that the staging buffer is free
@@ -513,17 +524,18 @@ struct Sm90Consumer {
       if constexpr (!c.overlaps_tiles) {
         if (!c.gathers_q && leader) {
           tma_store_wait_read();
-          if (c.shares_q_buffer) release_q(count);
+          if (c.shares_q_buffer) release_q(count, part);
         }
-        next = fetch_span(count + 1);
+        next = fetch_span(count + 1, next_part());
         if (next.tile < 0) break;
-        begin_item(count + 1, next);
+        begin_item(count + 1, next, next_part());
       }
       wgmma_wait<0>();
       pin(S);
       ++count;
       if (next.tile < 0) break;
       span = next;
+      part = next_part();
     }
     if (!c.gathers_q && leader) tma_store_wait();
   }
