@@ -116,7 +116,10 @@ std::vector<CaseSpec> tiled_rows() {
   add("packed_d144", 144, 300, 500, packed);
   add("softcap_d208", 208, 150, 200, [](CaseSpec& s) { s.softcap = 5, s.alibi = 1; });
   add("groups_d40_v256", 40, 140, 200, [](CaseSpec& s) { s.h_q = 6, s.h_k = 2, s.d_v = 256; });
-  add("short_d160", 160, 70, 300, [](CaseSpec& s) { s.batch = 4, s.lengths_q = {64, 1, 0, 70}, s.lengths_k = {300, 64, 100, 0}; });
+  // One, one, no and three steps of a block.
+  add("short_d160", 160, 130, 300, [](CaseSpec& s) {
+    s.batch = 4, s.h_k = 2, s.lengths_q = {64, 1, 0, 130}, s.lengths_k = {300, 64, 100, 70};
+  });
   const auto everything = [&](CaseSpec& s) {
     packed(s), s.lengths_q = {150, 3, 0, 130}, s.lengths_k = {200, 70, 5, 190}, s.h_q = 4, s.h_k = 2;
     s.softcap = 5, s.alibi = 1, s.window_left = 120, s.dropout_p = 0.3f;
