@@ -28,6 +28,24 @@ TEST(Text, StatusCarriesCodeAndMessage) {
   EXPECT_EQ(invalid("x").code(), FA_STATUS_INVALID_ARGUMENT);
 }
 
+TEST(Text, StatusesAreCopied) {
+  Status kept = invalid("x is %d", 1);
+  const Status copy = kept;
+  kept = unsupported("y");
+  EXPECT_EQ(copy.message(), "x is 1");
+  EXPECT_EQ(copy.code(), FA_STATUS_INVALID_ARGUMENT);
+  kept = copy;
+  EXPECT_EQ(kept.message(), "x is 1");
+  const Status& same = kept;
+  kept = same;
+  EXPECT_EQ(kept.message(), "x is 1");
+  kept = Status();
+  EXPECT_TRUE(kept.ok());
+  EXPECT_EQ(kept.code(), FA_STATUS_OK);
+  EXPECT_EQ(kept.message(), "");
+  EXPECT_TRUE(Status(FA_STATUS_OK, "nothing is wrong").ok());
+}
+
 TEST(Log, OnlyWantedLevelsReachTheCallback) {
   std::vector<std::string> seen;
   const auto keep = [](void* user, fa_log_level level, const char* message) {
