@@ -89,6 +89,7 @@ std::vector<CaseSpec> tiled_rows() {
   add("causal_d128_long", 128, 300, 4100, [](CaseSpec& s) { s.batch = 1; });
   add("full_d128_long", 128, 330, 1100, full);
   add("window_d128_long", 128, 300, 4100, [](CaseSpec& s) { s.batch = 1, s.window_left = 400; });
+  add("window_d64_long", 64, 400, 1100, [](CaseSpec& s) { s.window_left = 100, s.window_right = 30, s.mask_kind = FA_MASK_FULL; });
   add("first_keys_d64_long", 64, 400, 1100, [](CaseSpec& s) { s.window_left = 90, s.first_keys = 200; });
   add("causal_d256", 256, 200, 300, as_is);
   add("first_keys_d256", 256, 300, 300, [](CaseSpec& s) { s.window_left = 70, s.first_keys = 100; });

@@ -8,9 +8,12 @@
 
 namespace flash_attn::cuda {
 
-// Of the later rounds' keys, which every call needs, the values themselves are kept, not how they came about.
+// Of the later rounds' keys, which every call needs, the values themselves are kept, not how they came about; unless registers are
+// too dear.
+template <bool kKeeps>
 __device__ __forceinline__ DropoutRounds keep_rounds(DropoutKey key) {
   DropoutRounds rounds = dropout_rounds(key);
+  if constexpr (!kKeeps) return rounds;
 #pragma unroll
   for (int n = 3; n < 10; ++n) {
     rounds.key0[n] = forget(rounds.key0[n]);

@@ -65,7 +65,7 @@ struct Sm90Consumer {
     q_low = low(at.q, 0);
     k_low = low(at.k, 0);
     v_low = low(at.v, c.tile_k * 128);  // V is read column-major: the next 64 columns lie a slab further
-    if constexpr (c.has_dropout) dropout = keep_rounds(dropout_key_of(p));
+    if constexpr (c.has_dropout) dropout = keep_rounds<(c.tile_k > 16)>(dropout_key_of(p));
   }
 
   __device__ __forceinline__ float factor() const { return score_unit<c>(p); }
@@ -437,11 +437,15 @@ struct Sm90Consumer {
     }
   }
 
-  // From the first scores of an item to the weights of its last block.
-  __device__ __forceinline__ void walk(int count, const Span& span, RowState& state, int& accumulates) {
+  // From the first scores of an item to the weights of its last block. Returns how many blocks below that the group sees nothing
+  // of: no more than can be loaded before the last values are released.
+  __device__ __forceinline__ int walk(int count, const Span& span, RowState& state, int& accumulates) {
     const Rows rows(p, whole_item(count), part * 64, row_in_group, 2 * (lane & 3), dropout);
     release_k();
-    int last = span.first;
+    int first = span.first;
+    if (c.mask == KeyMask::interval && c.mask_warps() == 0 && p.first_keys == 0)
+      first = clamp_int(rows.seen_first, first, min(first + c.stages, span.end) - 1);
+    int last = first;
     if (c.mask == KeyMask::interval && span.leading > 0) last = whole_item(count).low;
     int block = span.end - 1;
     release_last_q(count, block == last);
@@ -461,17 +465,33 @@ struct Sm90Consumer {
     }
     --block;
 #pragma unroll 1
-    for (; block >= max(span.first, rows.clear_last); --block) step<true>(count, rows, state, block, last, accumulates);
+    for (; block >= max(first, rows.clear_last); --block) step<true>(count, rows, state, block, last, accumulates);
 #pragma unroll 1
-    for (; block >= max(span.first, rows.clear_first); --block) step<false>(count, rows, state, block, last, accumulates);
+    for (; block >= max(first, rows.clear_first); --block) step<false>(count, rows, state, block, last, accumulates);
     if constexpr (c.mask == KeyMask::interval) {
 #pragma unroll 1
-      for (; block >= span.first; --block) step<true>(count, rows, state, block, last, accumulates);
+      for (; block >= first; --block) step<true>(count, rows, state, block, last, accumulates);
       if (span.leading > 0) {
 #pragma unroll 1
         for (block = last + span.leading - 1; block >= last; --block) step<true>(count, rows, state, block, last, accumulates);
       }
     }
+    return first - span.first;
+  }
+
+  // Blocks at an item's end that the group sees nothing of.
+  __device__ __forceinline__ void pass_keys(int unseen) {
+#pragma unroll 1
+    for (; unseen > 0; --unseen) {
+      begin_turn();
+      wait_k();
+      release_k();
+      end_turn();
+    }
+  }
+  __device__ __forceinline__ void pass_values(int unseen) {
+#pragma unroll 1
+    for (; unseen > 0; --unseen) wait_v(), release_v();
   }
 
   __device__ __forceinline__ void write(int count, RowState& state, const Sm90Item& item, const RowFinish (&finish)[2]) {
@@ -496,9 +516,9 @@ struct Sm90Consumer {
     pin(S);
     while (true) {
       RowState state;
-      int accumulates = 0;
+      int accumulates = 0, unseen = 0;
       if (span.end > span.first)
-        walk(count, span, state, accumulates);
+        unseen = walk(count, span, state, accumulates);
       else
         pass(count, span);
       wait_v();
@@ -506,6 +526,7 @@ struct Sm90Consumer {
       // The last values of this item, then the first scores of the next one: the epilogue hides behind them. A single q buffer is
       // being filled meanwhile, so that more of the epilogue comes first.
       issue_values(accumulates);
+      pass_keys(unseen);
       const Sm90Item item = whole_item(count);
       RowFinish finish[2];
       if constexpr (c.q_buffers == 1) finish_rows(item, state, finish);
@@ -519,6 +540,7 @@ struct Sm90Consumer {
       wgmma_wait<c.overlaps_tiles ? 1 : 0>();
       pin(O);
       release_v();
+      pass_values(unseen);
       write(count, state, item, finish);
       release_item(count);
       if constexpr (!c.overlaps_tiles) {

@@ -18,6 +18,7 @@ struct Sm90Rows {
   ScoreRow<c> score[2];
   int last, tree_prefix;
   int clear_first, clear_last;  // blocks that need no mask for any row of the group
+  int seen_first;               // first block that a row of the group sees anything of, first keys aside (interval)
   int left_last, right_first;   // blocks that lie left of every row's diagonal, and right of it (has_alibi)
   DropoutLane dropout;
 
@@ -57,11 +58,13 @@ struct Sm90Rows {
                              first_column);
     last = item.s_k - 1;
     tree_prefix = static_cast<int>(request.tree_prefix);
-    clear_first = 0;
+    clear_first = seen_first = 0;
     clear_last = item.s_k / c.tile_k;
     if constexpr (c.mask != KeyMask::none) {
       // Limits grow with the row: the group's first row ends first, its last row begins last.
-      clear_last = find_limits(item, request, divide(min(row0, max(stacked, 1) - 1), p.pack)).hi / c.tile_k;
+      const Limits top = find_limits(item, request, divide(min(row0, max(stacked, 1) - 1), p.pack));
+      clear_last = top.hi / c.tile_k;
+      seen_first = top.lo / c.tile_k;
       if constexpr (c.mask == KeyMask::interval) {
         const int bottom = divide(min(row0 + 64, max(stacked, 1)) - 1, p.pack);
         clear_first = (find_limits(item, request, bottom).lo + c.tile_k - 1) / c.tile_k;
