@@ -15,6 +15,8 @@ DIAGONAL_BOTTOM_RIGHT, DIAGONAL_TOP_LEFT = 0, 1
 KV_PAGED = 1
 DEVICE_CPU, DEVICE_CUDA = 0, 1
 RUN_NO_COMPILE = 1
+DIRECTION_BACKWARD = 1
+FLAG_DETERMINISTIC = 1
 # Vectors of int32 that only a bit of the description announces.
 INPUT_BITS = {"cu_seqlens_q": 1, "cu_seqlens_k": 2, "seqused_q": 4, "seqused_k": 8, "leftpad_k": 16, "cache_batch_idx": 32}
 

@@ -20,7 +20,7 @@ import torch
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent))
 import flash_attn_ctypes as fa  # noqa: E402
-from gpu import ceilings, decode, features, head_dims, host, random_shapes, settings  # noqa: E402
+from gpu import backward, ceilings, decode, features, head_dims, host, random_shapes, settings  # noqa: E402
 from gpu.session import Session  # noqa: E402
 from gpu.timing import Clock  # noqa: E402
 
@@ -35,6 +35,8 @@ SECTIONS = {
     "features": (features.run, 75),
     "host": (host.run, 20),
     "random": (random_shapes.run, 90),
+    "backward": (backward.run_settings, 90),
+    "gradient_features": (backward.run_features, 40),
 }
 HOST_PROGRAM = "flash-attn-host-time"
 

@@ -73,12 +73,15 @@ class Session:
 
     def compile(self, cases):
         """Compiles what the cases' plans need, side by side; a refusal is met again when the case's turn comes."""
+        self.compile_descriptions(
+            fa.describe(self.library, problems.make_tensors(case, "meta"), problems.options(case)) for case in cases)
+
+    def compile_descriptions(self, descriptions):
         begin = time.monotonic()
         context = self._context()
         plans = []
-        for case in cases:
+        for description in descriptions:
             try:
-                description = fa.describe(self.library, problems.make_tensors(case, "meta"), problems.options(case))
                 plans.append(fa.Plan(self.library, description))
             except RuntimeError:
                 pass

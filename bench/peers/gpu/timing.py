@@ -53,6 +53,26 @@ class Clock:
         return {side.name: Timing(statistics.median(side.samples), min(side.samples), max(side.samples), len(side.samples))
                 for side in sides}
 
+    def time_queued(self, sides):
+        """Name to Timing of calls that take far longer than to queue, without graphs: PyTorch's gradients come from a thread of its
+        own, which capture does not follow."""
+        torch.cuda.synchronize()
+        with torch.cuda.stream(self._stream):
+            turns = []
+            for side in sides:
+                side.calls[0]()
+                turns.append(max(2, math.ceil(self.slice_seconds / max(self._seconds(side.calls[0], 1), 1e-6))))
+            order = list(range(len(sides)))
+            for round_number in range(self.rounds):
+                for index in order if round_number % 2 == 0 else reversed(order):
+                    sides[index].samples.append(self._seconds(sides[index].calls[0], turns[index]) / turns[index])
+            self._stream.synchronize()
+        return {side.name: Timing(statistics.median(side.samples), min(side.samples), max(side.samples), len(side.samples))
+                for side in sides}
+
+    def stream(self):
+        return torch.cuda.stream(self._stream)
+
     def _capture(self, side, pool):
         """(graph, calls in it, replays of a sample), warmed up."""
         def all_calls():
