@@ -42,8 +42,10 @@ struct Sm90MaskPacker {
     for (int q = 0; q < 4; ++q) store_shared_u8(to + 4 * q, sum[q] >> 7);
   }
 
-  // All keys lie inside, and 16 bytes are read at once. Several loads at a time are on their way.
-  __device__ __forceinline__ void pack_aligned(unsigned target, const Sm90Item& item, const unsigned char* base) const {
+  // All keys lie inside, and 16 bytes are read at once. Several loads at a time are on their way, those of the next block, if there
+  // is one below, as far as the cache.
+  __device__ __forceinline__ void pack_aligned(unsigned target, const Sm90Item& item, const unsigned char* base,
+                                               bool has_next) const {
     constexpr int kAtOnce = kRounds % 3 == 0 ? 3 : 2;
 #pragma unroll 1
     for (int first = 0; first < kRounds; first += kAtOnce) {
@@ -54,6 +56,7 @@ struct Sm90MaskPacker {
         const int row = min(item.tile * c.tile_q() + unit / kChunks, item.s_q - 1);
         const uint4* const from = reinterpret_cast<const uint4*>(base + row * p.mask_axes.row + unit % kChunks * 32);
         const uint4 low = from[0], high = from[1];
+        if (has_next) prefetch_l2(reinterpret_cast<const unsigned char*>(from) - c.tile_k);
         bytes[n][0] = low.x, bytes[n][1] = low.y, bytes[n][2] = low.z, bytes[n][3] = low.w;
         bytes[n][4] = high.x, bytes[n][5] = high.y, bytes[n][6] = high.z, bytes[n][7] = high.w;
       }
@@ -100,7 +103,7 @@ struct Sm90MaskPacker {
         const int j0 = block * c.tile_k;
         barrier_wait(smem + at.mask_empty + 8 * stage, phase ^ 1);
         if (is_aligned && j0 + c.tile_k <= item.s_k)
-          pack_aligned(target, item, base + j0);
+          pack_aligned(target, item, base + j0, left > 1 && j0 > 0);
         else
           pack_any(target, item, base, j0);
         __syncwarp();
