@@ -93,10 +93,10 @@ struct BackwardConsumer : BackwardProducts<Config> {
       issue_scores(slot);
       Products::hand_over(step);
       if (opens) Products::open_head(walk);
-      // Before there is a dS so far back, the product is of nothing and never stored.
+      // Before there is a dS so far back, the product is of no use and never stored.
       const int behind = step - c.dq_lag;
       if (behind >= 0) Products::await_ds(behind);
-      Products::issue_dq(Products::ds_slot(behind < 0 ? 0 : behind));
+      Products::issue_dq(behind);
       wgmma_wait<1>();
       pin(X);
       pin_sums();
@@ -109,7 +109,7 @@ struct BackwardConsumer : BackwardProducts<Config> {
 #pragma unroll 1
     for (int behind = max(steps - 1 - c.dq_lag, 0); behind < steps; ++behind) {
       Products::await_ds(behind);
-      Products::issue_dq(Products::ds_slot(behind));
+      Products::issue_dq(behind);
       wgmma_wait<0>();
       pin(dQ);
       Products::store_dq(behind);

@@ -61,20 +61,26 @@ struct BackwardProducts : BackwardScores<Config> {
 
   // dV += P^T dO, or dK += dS^T Q: the second operand is read by columns, and 64 columns further lies the next slab.
   template <int kColumns, int kBegin = 0, int kEnd = kTileQ / 16>
-  __device__ __forceinline__ void issue_update(float (&sum)[kColumns / 2], unsigned low) {
+  __device__ __forceinline__ void issue_update(float (&sum)[kColumns / 2], unsigned (&weights)[kTileQ / 4], unsigned low) {
     const unsigned from = uniform(low | ((kTileQ * 128 >> 4) << 16));
     pin(sum);
-    pin(A);
+    pin(weights);
     wgmma_fence();
 #pragma unroll
     for (int i = kBegin; i < kEnd; ++i)
-      Wgmma<kColumns>::rs(sum, A[4 * i], A[4 * i + 1], A[4 * i + 2], A[4 * i + 3], from + i * (2048 >> 4), kSwizzledRows, 1);
+      Wgmma<kColumns>::rs(sum, weights[4 * i], weights[4 * i + 1], weights[4 * i + 2], weights[4 * i + 3], from + i * (2048 >> 4),
+                          kSwizzledRows, 1);
     wgmma_commit();
   }
+  template <int kColumns, int kBegin = 0, int kEnd = kTileQ / 16>
+  __device__ __forceinline__ void issue_update(float (&sum)[kColumns / 2], unsigned low) {
+    issue_update<kColumns, kBegin, kEnd>(sum, A, low);
+  }
 
-  // Part `part` of this warp group's share of dQ = dS K: K's columns, or dS's rows.
-  __device__ __forceinline__ void issue_dq(int ds_slot, int part = 0) {
-    const unsigned ds = uniform(ds_low + ds_slot * (at.ds_tile >> 4));
+  // Part `part` of this warp group's share of dQ = dS K of a step: K's columns, or dS's rows. Before the first step it is a product
+  // of K, which nobody writes; no branch may lie there.
+  __device__ __forceinline__ void issue_dq(int step, int part = 0) {
+    const unsigned ds = uniform(step < 0 ? k_low : ds_low + ds_slot(step) * (at.ds_tile >> 4));
     const unsigned k_columns = k_columns_low + part * (c.kGroups * c.tile_k() * 128 >> 4);
     constexpr int columns = c.dq_columns();
     wgmma_fence();

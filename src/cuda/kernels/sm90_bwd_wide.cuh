@@ -127,14 +127,14 @@ struct BackwardWideConsumer : BackwardProducts<Config> {
       pin(dQ);
       // The last step leaves here: with the exit between a product's start and its wait ptxas would serialise.
       if (step == steps - 1) break;
-      // Before there is a dS so far back, the product is of nothing and never stored.
-      const int behind = step - c.dq_lag, from = Products::ds_slot(behind < 0 ? 0 : behind);
+      // Before there is a dS so far back, the product is of no use and never stored.
+      const int behind = step - c.dq_lag;
       constexpr int kFirst = kParts > 1 ? kTileQ / 32 : kTileQ / 16;  // so much of the update comes before the first part of dQ
       issue_update<0, kFirst>(walk);
       if (kParts > 0 && step > c.dq_lag) Products::template store_dq<kParts - 1, kParts>(step - 1 - c.dq_lag);
       if constexpr (kParts > 1) {
         if (behind >= 0) Products::await_ds(behind);
-        Products::issue_dq(from, 0);
+        Products::issue_dq(behind, 0);
         issue_update<kFirst, kTileQ / 16>(walk);
         wgmma_wait<1>();
         pin(dQ);
@@ -146,7 +146,7 @@ struct BackwardWideConsumer : BackwardProducts<Config> {
       pin_sum();
       Products::release(kIsValues ? at.dout_empty : at.q_empty, done);
       if (kParts == 1 && behind >= 0) Products::await_ds(behind);
-      if constexpr (kParts > 0) Products::issue_dq(from, kParts - 1);
+      if constexpr (kParts > 0) Products::issue_dq(behind, kParts - 1);
       wgmma_wait<(kParts > 0 ? 1 : 0)>();
       pin(X);
     }
@@ -166,12 +166,12 @@ struct BackwardWideConsumer : BackwardProducts<Config> {
       for (int behind = max(steps - 1 - c.dq_lag, 0); behind < steps; ++behind) {
         Products::await_ds(behind);
         if constexpr (kParts > 1) {
-          Products::issue_dq(Products::ds_slot(behind), 0);
+          Products::issue_dq(behind, 0);
           wgmma_wait<0>();
           pin(dQ);
           Products::template store_dq<0, kParts>(behind);
         }
-        Products::issue_dq(Products::ds_slot(behind), kParts - 1);
+        Products::issue_dq(behind, kParts - 1);
         wgmma_wait<0>();
         pin(dQ);
         Products::template store_dq<kParts - 1, kParts>(behind);
