@@ -58,6 +58,7 @@ struct Thread {
   std::vector<std::vector<Copy>> groups;
   std::vector<std::function<void()>> stores;    // bulk stores that nobody has waited for
   std::vector<std::function<void()>> products;  // of wgmma, likewise; an empty one closes a group
+  unsigned waits = 0;                           // for them so far
 };
 
 Thread& this_thread();
