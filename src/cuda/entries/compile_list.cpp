@@ -151,6 +151,19 @@ void add_tuned_row(const Sm90TunedRow& row, Collector* collector) {
   collector->add_with(desc, features);
 }
 
+// Schedules of long problems, which batch-invariant ones of any length have.
+void add_long_rows(Collector* collector) {
+  constexpr unsigned kCausal = 1u << 1, kWindow = 1u << 2, kSoftcap = 1u << 3, kAlibi = 1u << 4, kMask = 1u << 6,
+                     kDropout = 1u << 7, kLengths = 1u << 9, kPaged = 1u << 11;  // of kFeatures
+  for (const int64_t d : {64, 128}) {
+    fa_attention_desc desc = plain(FA_DTYPE_BF16, d, d);
+    desc.flags |= FA_FLAG_BATCH_INVARIANT;
+    for (const unsigned features : {0u, kCausal, kCausal | kLengths, kWindow | kSoftcap, kCausal | kAlibi, kWindow | kAlibi,
+                                    kWindow | kDropout, kMask, kCausal | kLengths | kPaged})
+      collector->add_with(desc, features);
+  }
+}
+
 // Sets of features in which every two of them are on together, off together, and either alone.
 std::vector<unsigned> pairwise_sets() {
   constexpr unsigned kAll = (1u << kFeatureCount) - 1;
@@ -208,8 +221,10 @@ std::vector<KernelRequest> compile_list() {
       for (const unsigned features : {0u, 2u}) collector.add_with(plain(FA_DTYPE_BF16, d, d), features);
     }
     for (unsigned n = 0; n < kFeatureCount; ++n) collector.add_with(plain(FA_DTYPE_BF16, 128, 128), 1u << n);
-    if (device.compute_capability == 90)
+    if (device.compute_capability == 90) {
       for (const Sm90TunedRow& row : tuned_rows_sm90()) add_tuned_row(row, &collector);
+      add_long_rows(&collector);
+    }
     add_backward_rows(is_served_widely, &collector);
     if (!is_served_widely) continue;
     for (const int64_t d : {32, 40, 80, 112, 160, 224}) collector.add_with(plain(FA_DTYPE_F16, d, d), 2u);

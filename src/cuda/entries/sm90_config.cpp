@@ -104,7 +104,8 @@ void tile_narrow(const Burden& burden, bool is_long, Sm90ForwardConfig* c) {
   c->tile_k = burden.is_heaviest ? 32 : (burden.is_heavy ? 64 : 128);
   c->stages = 4;
   if (c->groups < 2 || !burden.is_lean || (!is_long && !is_plain)) return;
-  use_three_groups(is_plain ? 128 : (c->is_paged ? 96 : 112), c);
+  const bool is_tight = c->is_paged || (c->has_softcap && c->mask == KeyMask::interval);
+  use_three_groups(is_plain ? 128 : (is_tight ? 96 : 112), c);
   c->takes_turns = true;
   if (is_plain) c->consumer_registers = 160, c->producer_registers = 32;
 }
