@@ -107,12 +107,11 @@ class Collector {
   void add(const fa_attention_desc& desc) {
     Problem problem;
     if (!make_problem(desc, &problem).ok()) return;
-    for (const KernelEntry* entry : kEntries) {
-      std::vector<KernelRequest> requests;
-      if (!entry->kernels || !entry->supports(problem, device_).ok() || !entry->kernels(problem, device_, &requests).ok()) continue;
-      for (KernelRequest& request : requests)
-        if (seen_->insert(request.arch + " " + request.name).second) list_->push_back(std::move(request));
-    }
+    for (const KernelEntry* entry : kEntries) add_kernels(*entry, problem);
+    if (problem.direction != Direction::backward) return;
+    // As with more keys, where dq is added up in memory.
+    problem.kernel = "sm90_bwd:separates_dq=0";
+    add_kernels(kSm90BackwardEntry, problem);
   }
 
   // The backward of a problem with all of these features.
@@ -131,6 +130,13 @@ class Collector {
   }
 
  private:
+  void add_kernels(const KernelEntry& entry, const Problem& problem) {
+    std::vector<KernelRequest> requests;
+    if (!entry.kernels || !entry.supports(problem, device_).ok() || !entry.kernels(problem, device_, &requests).ok()) return;
+    for (KernelRequest& request : requests)
+      if (seen_->insert(request.arch + " " + request.name).second) list_->push_back(std::move(request));
+  }
+
   DeviceInfo device_;
   std::set<std::string>* seen_;
   std::vector<KernelRequest>* list_;

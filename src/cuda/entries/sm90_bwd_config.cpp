@@ -4,6 +4,8 @@
 #include "cuda/entries/entry.h"
 #include "cuda/entries/forward_choices.h"
 #include "cuda/entries/forward_params.h"
+#include "cuda/entries/sm90_bwd_queries.h"
+#include "cuda/entries/tuning.h"
 
 #include <algorithm>
 
@@ -12,8 +14,26 @@ namespace {
 
 constexpr int64_t kMostMapRows = 0x7fff0000;
 constexpr int64_t kMostBlocks = 0x7fffffff;
+constexpr int64_t kFewKeys = 768;
 
 int round_up_16(int64_t x) { return static_cast<int>((x + 15) / 16 * 16); }
+
+// What a caller forces behind the kernel's name: "sm90_bwd:separates_dq=1".
+struct Forced {
+  int separates_dq = 2;  // neither
+
+  template <class Visitor>
+  constexpr void fields(Visitor&& visit) const {
+    visit("separates_dq", separates_dq);
+  }
+  Status read(const Problem& p) { return apply_forced_fields(p.kernel, {"separates_dq"}, this); }
+};
+
+Status check_forced(const Problem& p) {
+  Forced forced;
+  FA_TRY(forced.read(p));
+  return forced.separates_dq == 1 ? supports_query_gradients(p) : Status();
+}
 
 Status check_features(const Problem& p) {
   if (p.dtype == DType::f32) return unsupported("dtype f32 has no matrix instructions of full precision");
@@ -30,9 +50,6 @@ Status check_features(const Problem& p) {
   if (!(p.scale > 1e-30f)) return unsupported("scale is %g but must be positive here", static_cast<double>(p.scale));
   return {};
 }
-
-// Rows from one batch to the next.
-int64_t batch_rows(const MapShape& map) { return map.batches > 1 ? map.axes.batch / map.axes.row : 0; }
 
 Status check_maps(const Problem& p, const Sm90BackwardMaps& maps) {
   FA_TRY(check_map("q", maps.q, p.q_alignment));
@@ -53,6 +70,14 @@ Status check_maps(const Problem& p, const Sm90BackwardMaps& maps) {
 
 int64_t key_tiles(const Problem& p, const Sm90BackwardConfig& c) { return (p.max_s_k + c.tile_k() - 1) / c.tile_k(); }
 
+// Seven products instead of five, but nothing that is added up in memory: better than sums in an order, and for few keys, whose
+// sums are written and read again after little work.
+bool separates_dq(const Problem& p, const Sm90BackwardConfig& c) {
+  Forced forced;
+  if (!forced.read(p).ok() || forced.separates_dq == 0 || c.is_wide() || !supports_query_gradients(p).ok()) return false;
+  return forced.separates_dq == 1 || c.is_deterministic || p.max_s_k <= kFewKeys;
+}
+
 }  // namespace
 
 Sm90BackwardConfig configure_sm90_backward(const Problem& p) {
@@ -68,6 +93,13 @@ Sm90BackwardConfig configure_sm90_backward(const Problem& p) {
   c.has_dropout = p.dropout_p > 0;
   c.has_lengths = reads_lengths(p);
   c.is_deterministic = p.has_flag(FA_FLAG_DETERMINISTIC);
+  if (separates_dq(p, c)) {
+    // Neither kernel adds up what another block has made, so that any order is deterministic.
+    c.separates_dq = true;
+    c.is_deterministic = c.stages_dq = false;
+    c.dq_lag = 0;
+    return c;
+  }
   // Narrow heads have tall tiles of dS: with three of them there is no room to stage dq. Nor is there with wide heads.
   c.stages_dq = (c.d > Sm90BackwardConfig::kSlab && !c.is_wide()) || c.is_deterministic;
   // What fits, in the order of what is given up last.
@@ -85,7 +117,7 @@ Sm90BackwardConfig configure_sm90_backward(const Problem& p) {
 BackwardShape sm90_backward_shape(const Sm90BackwardConfig& c) {
   BackwardShape shape;
   shape.stat_tile = c.tile_q;
-  shape.sums_d = c.d;
+  shape.sums_d = c.separates_dq ? 0 : c.d;
   return shape;
 }
 
@@ -120,6 +152,7 @@ Status supports_sm90_backward(const Problem& p, const DeviceInfo& device) {
                        device.compute_capability / 10, device.compute_capability % 10);
   FA_TRY(check_backward_features(p));
   FA_TRY(check_features(p));
+  FA_TRY(check_forced(p));
   const Sm90BackwardConfig config = configure_sm90_backward(p);
   FA_TRY(check_maps(p, map_backward_shapes(p, config)));
   const long long heads = p.b * p.h_k, tiles = key_tiles(p, config), most = kMostBlocks;

@@ -17,6 +17,7 @@ struct Sm90BackwardConfig {
   bool has_alibi = false;
   bool has_dropout = false;
   bool has_lengths = false;       // per-request lengths or offsets are read on the device
+  bool separates_dq = false;      // dq is another kernel's, which adds nothing up in memory
   bool is_deterministic = false;  // sums of dq are added in the order of the key tiles
   int dq_lag = 1;                 // steps by which the product for dq stays behind: as far may the warp groups drift apart
   int dout_stages = 2;            // tiles of dout in flight, 1 where wide heads leave no room for more
@@ -35,6 +36,7 @@ struct Sm90BackwardConfig {
     visit("has_alibi", has_alibi);
     visit("has_dropout", has_dropout);
     visit("has_lengths", has_lengths);
+    visit("separates_dq", separates_dq);
     visit("is_deterministic", is_deterministic);
     visit("dq_lag", dq_lag);
     visit("dout_stages", dout_stages);
@@ -56,7 +58,7 @@ struct Sm90BackwardConfig {
     return d > 128 || d_v > 128 || (is_tall && (d / 2 + d_v / 2 + d / 2 > 208 - 96 || (has_dropout && d_v > kSlab)));
   }
   constexpr int tile_k() const { return is_wide() ? kGroupKeys : kGroups * kGroupKeys; }  // keys of a block
-  constexpr int ds_stages() const { return 2 + dq_lag; }
+  constexpr int ds_stages() const { return separates_dq ? 0 : 2 + dq_lag; }
   constexpr int p_stages() const { return is_wide() ? 1 + dq_lag : 0; }
   // Tiles of P: the stages, or with dropout each warp group's own, since dS is a multiple of weights that dV has not.
   constexpr int p_tiles() const { return is_wide() ? p_stages() : has_dropout ? kGroups : 0; }

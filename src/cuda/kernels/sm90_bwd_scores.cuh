@@ -196,7 +196,7 @@ struct BackwardScores {
       int x, y, z, w;
       load_shared4(place + part * 2048, x, y, z, w);
       A[4 * part] = x, A[4 * part + 1] = y, A[4 * part + 2] = z, A[4 * part + 3] = w;
-      differentiate_part(part, alibi, lse, deltas);
+      differentiate_part(part, alibi, lse, deltas, A);
     }
   }
 
@@ -208,8 +208,9 @@ struct BackwardScores {
     return __float_as_int(weight) < 0 ? 0.f : product * a.params.keep_scale;
   }
 
-  // dS = P (dP - delta) with dP in X, rounded, in the place of P: of 16 queries.
-  __device__ __forceinline__ void differentiate_part(int part, float2 alibi, unsigned lse, unsigned deltas) {
+  // dS = P (dP - delta) with P in A and dP in X, rounded, which may take the place of P: of 16 queries.
+  __device__ __forceinline__ void differentiate_part(int part, float2 alibi, unsigned lse, unsigned deltas,
+                                                     unsigned (&to)[kTileQ / 4]) {
 #pragma unroll
     for (int j = 2 * part; j < 2 * part + 2; ++j) {
       const float2 delta = load_shared_float2(deltas + j * 32);
@@ -224,7 +225,7 @@ struct BackwardScores {
           low *= slope_of_cap(fabsf(weight.x), top.x);
           high *= slope_of_cap(fabsf(weight.y), top.y);
         }
-        A[2 * j + r] = pack2<c.dtype>(low, high);
+        to[2 * j + r] = pack2<c.dtype>(low, high);
       }
     }
   }
@@ -234,11 +235,12 @@ struct BackwardScores {
     if constexpr (c.has_alibi && c.has_softcap) alibi = load_shared_float2(own_alibi()), alibi.x += static_cast<float>(row);
     return alibi;
   }
-  __device__ __forceinline__ void differentiate(int row, unsigned lse, unsigned deltas) {
+  __device__ __forceinline__ void differentiate(int row, unsigned lse, unsigned deltas, unsigned (&to)[kTileQ / 4]) {
     const float2 alibi = alibi_of_slopes(row);
 #pragma unroll
-    for (int part = 0; part < kTileQ / 16; ++part) differentiate_part(part, alibi, lse, deltas);
+    for (int part = 0; part < kTileQ / 16; ++part) differentiate_part(part, alibi, lse, deltas, to);
   }
+  __device__ __forceinline__ void differentiate(int row, unsigned lse, unsigned deltas) { differentiate(row, lse, deltas, A); }
 };
 
 }  // namespace flash_attn::cuda

@@ -31,6 +31,7 @@ struct Sm90ForwardConfig {
   bool has_bool_mask = false;
   bool has_tree = false;
   bool has_dropout = false;
+  bool makes_dq = false;         // the kernel of sm90_bwd_queries.cuh: o is dq, and dout comes with q
   bool has_lengths = false;      // per-request lengths or offsets are read on the device
   bool has_splits = false;       // writes partial results of key ranges
   bool is_paged = false;         // key tiles are put together from boxes of rows, each within a page
@@ -73,6 +74,7 @@ struct Sm90ForwardConfig {
     visit("has_bool_mask", has_bool_mask);
     visit("has_tree", has_tree);
     visit("has_dropout", has_dropout);
+    visit("makes_dq", makes_dq);
     visit("has_lengths", has_lengths);
     visit("has_splits", has_splits);
     visit("is_paged", is_paged);
@@ -122,7 +124,7 @@ struct Sm90Layout {
   int total;
 
   constexpr explicit Sm90Layout(const Sm90ForwardConfig& c)
-      : q_group(64 * c.slabs() * 128),
+      : q_group(64 * (c.slabs() + (c.makes_dq ? c.slabs_v() : 0)) * 128),
         q_all(q_group * c.groups),
         k_tile(c.tile_k * c.slabs() * 128),
         v_tile(c.tile_k * c.slabs_v() * 128),
@@ -159,6 +161,14 @@ struct Sm90ForwardArguments {
   TensorMap q, k, v, o;
   ForwardParams params;
   Sm90Extras extras;
+};
+
+// Of the kernel that makes dq.
+struct Sm90QueryArguments : Sm90ForwardArguments {
+  TensorMap dout;
+  const float *row_lse2 = nullptr, *row_delta = nullptr;  // [h_q, stat_rows], as BackwardParams has them
+  long long stat_rows = 0;
+  int stat_tile = 1, stat_tiles = 0;
 };
 
 }  // namespace flash_attn::cuda
