@@ -56,9 +56,20 @@ std::vector<Step> schedule_steps(const std::string& kernel) {
 
 std::vector<std::string> schedule_fields(const std::string& kernel) {
   if (kernel == "sm90_fwd")
-    return {
-        "groups",   "tile_k",         "stages",        "rotates_rows", "takes_turns",        "q_buffers",         "shares_q_buffer",
-        "o_passes", "overlaps_tiles", "weighed_first", "polynomial_exp", "integer_tops", "consumer_registers", "producer_registers"};
+    return {"groups",
+            "tile_k",
+            "stages",
+            "rotates_rows",
+            "takes_turns",
+            "q_buffers",
+            "shares_q_buffer",
+            "o_passes",
+            "overlaps_tiles",
+            "weighed_first",
+            "polynomial_exp",
+            "integer_tops",
+            "consumer_registers",
+            "producer_registers"};
   return {"tile_q", "tile_k", "warps", "blocks_per_sm"};
 }
 

@@ -269,8 +269,8 @@ typedef struct fa_attention_args {
   float* dslopes;
 } fa_attention_args;
 
-/* Memory of one run, in the plan's device memory, 64-byte aligned. Two runs may share neither at the same time, and what a plan uses
- * of it may share nothing with the run's tensors. */
+/* Memory of one run, in the plan's device memory, 64-byte aligned. Two runs may share neither at the same time, and what a plan
+ * uses of it may share nothing with the run's tensors. */
 typedef struct fa_workspace {
   uint32_t struct_size;
   uint32_t reserved;

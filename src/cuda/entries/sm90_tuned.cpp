@@ -70,8 +70,7 @@ Status check_schedule_sm90(const Sm90ForwardConfig& c, int shared_bytes) {
     return unsupported("tile_k is %d but must be a multiple of 16 up to 256", c.tile_k);
   if (c.stages < 2 || c.stages > 4) return unsupported("stages is %d but must be 2 to 4", c.stages);
   if (c.weighed_first < 0 || c.weighed_first > 8) return unsupported("weighed_first is %d but must be 0 to 8", c.weighed_first);
-  if (c.polynomial_exp < 0 || c.polynomial_exp > 4)
-    return unsupported("polynomial_exp is %d but must be 0 to 4", c.polynomial_exp);
+  if (c.polynomial_exp < 0 || c.polynomial_exp > 4) return unsupported("polynomial_exp is %d but must be 0 to 4", c.polynomial_exp);
   if (c.lazy_log2 > 14) return unsupported("lazy_log2 is %d but must be at most 14", c.lazy_log2);
   if (c.shares_q_buffer && c.slabs_v() > c.slabs()) return unsupported("shares_q_buffer is set but o is wider than q");
   if (c.q_buffers < 1 || c.q_buffers > 2) return unsupported("q_buffers is %d but must be 1 or 2", c.q_buffers);
