@@ -33,8 +33,9 @@ std::string check_on_gpu(const CaseSpec& spec, fa_dtype dtype, uint64_t seed, Pl
   const DeviceStream stream;
   std::string faults;
   bool served = false;
-  for (const std::string& kernel : gpu_kernels()) {
-    DeviceBackward device(problem, placement, kernel == "sm90_bwd" ? hopper : kernel);
+  for (const std::string& name : gpu_kernels()) {
+    const std::string kernel = name == "sm90_bwd" ? hopper : name;
+    DeviceBackward device(problem, placement, kernel);
     const BackwardRun first = run_backward_on_device(&problem, &device, stream);
     if (first.status == FA_STATUS_UNSUPPORTED && !first.message.empty()) continue;
     served = true;

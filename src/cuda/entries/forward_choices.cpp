@@ -70,8 +70,8 @@ void set_section(int section, ForwardParams* params) {
   const auto divisor = [](int value) { return make_divisor(static_cast<unsigned>(std::max(value, 1))); };
   params->section = section;
   params->section_items = divisor(section * static_cast<int>(params->tiles_q.value));
-  params->section_heads = divisor(section);
-  params->last_heads = divisor(params->heads % section);
+  params->section_heads[0] = divisor(section);
+  params->section_heads[1] = divisor(params->heads % section);
   params->request_heads = divisor(params->slots);
 }
 

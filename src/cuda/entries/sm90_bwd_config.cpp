@@ -74,8 +74,9 @@ int64_t key_tiles(const Problem& p, const Sm90BackwardConfig& c) { return (p.max
 // sums are written and read again after little work.
 bool separates_dq(const Problem& p, const Sm90BackwardConfig& c) {
   Forced forced;
-  if (!forced.read(p).ok() || forced.separates_dq == 0 || c.is_wide() || !supports_query_gradients(p).ok()) return false;
-  return forced.separates_dq == 1 || c.is_deterministic || p.max_s_k <= kFewKeys;
+  if (!forced.read(p).ok() || forced.separates_dq == 0 || c.is_wide() || !serves_query_gradients(p)) return false;
+  const bool has_few_keys = p.max_s_k <= kFewKeys && !p.has_flag(FA_FLAG_BATCH_INVARIANT);
+  return forced.separates_dq == 1 || c.is_deterministic || has_few_keys;
 }
 
 }  // namespace

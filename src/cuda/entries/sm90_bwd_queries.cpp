@@ -67,20 +67,21 @@ Sm90QueryChoice choose_query_gradients(const Problem& p) {
   return found;
 }
 
-Status supports_query_gradients(const Problem& p) {
-  if (p.softcap > 0 || p.has_alibi || p.dropout_p > 0)
-    return unsupported("softcap, ALiBi and dropout leave dq to the kernel that makes dk and dv");
-  if (p.dq_dtype != p.dtype || p.accumulates_dq)
-    return unsupported("dq in f32, or added to what is there, is left to the kernel that makes dk and dv");
-  if (round_up_16(p.d) != round_up_16(p.d_v) || p.d > kWidest)
-    return unsupported("d is %lld and d_v %lld but a kernel of dq alone takes equal ones up to %d", static_cast<long long>(p.d),
-                       static_cast<long long>(p.d_v), kWidest);
-  if (p.max_s_k == 0) return unsupported("there are no keys");
+bool serves_query_gradients(const Problem& p) {
+  if (p.softcap > 0 || p.has_alibi || p.dropout_p > 0 || p.dq_dtype != p.dtype || p.accumulates_dq || p.max_s_k == 0) return false;
+  if (round_up_16(p.d) != round_up_16(p.d_v) || p.d > kWidest || p.d_v > kWidest) return false;
   const Sm90QueryChoice found = choose_query_gradients(p);
-  FA_TRY(check_map("dq", found.choice.maps.o, p.dq_alignment));
-  if (found.choice.config.has_lengths && batch_rows(found.choice.maps.o) != batch_rows(found.choice.maps.q))
-    return unsupported("q and dq have different numbers of rows between batches");
-  return {};
+  const Sm90Maps& maps = found.choice.maps;
+  return find_fault(maps.o, p.dq_alignment) == MapFault::none &&
+         (!found.choice.config.has_lengths || batch_rows(maps.o) == batch_rows(maps.q));
+}
+
+Status supports_query_gradients(const Problem& p) {
+  if (serves_query_gradients(p)) return {};
+  return unsupported(
+      "separates_dq is 1 but a kernel of dq alone serves equal d and d_v up to %d, without softcap, ALiBi and dropout, and a dq of "
+      "q's dtype that a tensor map can describe and nothing is added to",
+      kWidest);
 }
 
 Sm90QueryArguments shape_query_gradients(const Problem& p, const DeviceInfo& device, const Sm90QueryChoice& choice) {

@@ -16,7 +16,8 @@ struct Sm90QueryChoice {
   MapShape dout;
 };
 
-// ok if the kernel serves the problem, else the reason.
+// Whether the kernel serves a problem that sm90_bwd does; the same as a status.
+bool serves_query_gradients(const Problem& problem);
 Status supports_query_gradients(const Problem& problem);
 
 Sm90QueryChoice choose_query_gradients(const Problem& problem);

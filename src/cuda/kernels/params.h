@@ -100,11 +100,10 @@ struct ForwardParams {
   Divisor tiles_q;  // query tiles of the longest request
   int heads = 0;    // b * slots
   int section = 1;
-  Divisor section_items;  // query tiles of a section: section * tiles_q
-  Divisor section_heads;  // its heads, and those of the last one, which may have fewer
-  Divisor last_heads;
-  Divisor request_heads;  // slots
-  int split_keys = 0;     // keys of a split, a multiple of the tile; 0: the request's keys over `splits`
+  Divisor section_items;     // query tiles of a section: section * tiles_q
+  Divisor section_heads[2];  // its heads, and those of the last one, which may have fewer
+  Divisor request_heads;     // slots
+  int split_keys = 0;        // keys of a split, a multiple of the tile; 0: the request's keys over `splits`
   // Partial results of item n: o [tile_q, d_v] not normalised, then the maximum [tile_q] (log2 domain) and the sum [tile_q].
   float* partials = nullptr;
   int combine_groups = 1;  // blocks that merge the rows of one tile

@@ -180,8 +180,7 @@ struct Sm90QueryGradients : Sm90Consumer<Config> {
     Consumer::recycle_staging(count);
 #pragma unroll 1
     for (int skipped = span.last; skipped > span.end; --skipped) {
-      Consumer::wait_v();
-      Consumer::release_v();
+      Consumer::pass_v();
     }
     Consumer::wait_v();
     issue_weight_gradients(count);
@@ -209,10 +208,8 @@ struct Sm90QueryGradients : Sm90Consumer<Config> {
     Consumer::recycle_staging(count);
 #pragma unroll 1
     for (int left = span.last - span.first + span.leading; left > 0; --left) {
-      Consumer::wait_k();
-      Consumer::release_k();
-      Consumer::wait_v();
-      Consumer::release_v();
+      Consumer::pass_k();
+      Consumer::pass_v();
     }
 #pragma unroll
     for (int x = 0; x < c.d / 2; ++x) O[x] = 0.f;

@@ -112,6 +112,9 @@ struct Sm90Consumer {
     if (leader) barrier_arrive(smem + at.v_empty + 8 * v_stage);
     if (++v_stage == c.stages) v_stage = 0, v_phase ^= 1;
   }
+  // A tile that the group does not read. No product keeps its warps together here: none may be a whole phase behind.
+  __device__ __forceinline__ void pass_k() { wait_k(), named_sync(8 + group, 128), release_k(); }
+  __device__ __forceinline__ void pass_v() { wait_v(), named_sync(8 + group, 128), release_v(); }
   __device__ __forceinline__ void wait_mask() {
     if constexpr (c.mask_warps() > 0) barrier_wait(smem + at.mask_full + 8 * mask_stage, mask_phase);
   }
@@ -176,10 +179,7 @@ struct Sm90Consumer {
       barrier_wait(smem + at.q_full + 8 * (q_slot<Config>(count) * c.groups + rows), q_phase<Config>(count));
       if (span.end > span.first) {
 #pragma unroll 1
-        for (int block = span.last; block > span.end; --block) {
-          wait_k();
-          release_k();
-        }
+        for (int block = span.last; block > span.end; --block) pass_k();
         wait_k();
       }
     }
@@ -420,17 +420,14 @@ struct Sm90Consumer {
   __device__ __forceinline__ void pass(int count, const Span& span) {
     recycle_staging(count);
     release_last_q(count, true);
-    wait_k();
-    release_k();
+    pass_k();
     wait_mask();
     release_mask();
 #pragma unroll 1
     for (int left = span.last - span.first + span.leading - 1; left > 0; --left) {
       begin_turn();
-      wait_k();
-      release_k();
-      wait_v();
-      release_v();
+      pass_k();
+      pass_v();
       wait_mask();
       release_mask();
       end_turn();
@@ -438,13 +435,13 @@ struct Sm90Consumer {
   }
 
   // From the first scores of an item to the weights of its last block. Returns how many blocks below that the group sees nothing
-  // of: no more than can be loaded before the last values are released.
+  // of, 0 or 1: together with those passed over in the next item they must find room before the last values are released.
   __device__ __forceinline__ int walk(int count, const Span& span, RowState& state, int& accumulates) {
     const Rows rows(p, whole_item(count), part * 64, row_in_group, 2 * (lane & 3), dropout);
     release_k();
     int first = span.first;
     if (c.mask == KeyMask::interval && c.mask_warps() == 0 && p.first_keys == 0)
-      first = clamp_int(rows.seen_first, first, min(first + c.stages, span.end) - 1);
+      first = clamp_int(rows.seen_first, first, min(first + 2, span.end) - 1);
     int last = first;
     if (c.mask == KeyMask::interval && span.leading > 0) last = whole_item(count).low;
     int block = span.end - 1;
@@ -459,8 +456,7 @@ struct Sm90Consumer {
 #pragma unroll 1
     for (int skipped = span.last; skipped > span.end; --skipped) {
       begin_turn();
-      wait_v();
-      release_v();
+      pass_v();
       end_turn();
     }
     --block;
@@ -484,14 +480,13 @@ struct Sm90Consumer {
 #pragma unroll 1
     for (; unseen > 0; --unseen) {
       begin_turn();
-      wait_k();
-      release_k();
+      pass_k();
       end_turn();
     }
   }
   __device__ __forceinline__ void pass_values(int unseen) {
 #pragma unroll 1
-    for (; unseen > 0; --unseen) wait_v(), release_v();
+    for (; unseen > 0; --unseen) pass_v();
   }
 
   __device__ __forceinline__ void write(int count, RowState& state, const Sm90Item& item, const RowFinish (&finish)[2]) {

@@ -47,9 +47,11 @@ __device__ __forceinline__ void find_blocks(const ForwardParams& p, const Reques
     if (row >= rows) {
       item.end[g] = item.first;
     } else if (c.mask != KeyMask::none && c.mask_warps() == 0 && walk.count > 0) {
-      // No more than `stages` blocks are passed over: what comes behind them could not be loaded before values are released.
+      // No more blocks are passed over than `stages`, with the one that may be passed over at the end of the item before (walk in
+      // sm90_fwd.cuh): what comes behind them could not be loaded before values are released.
+      constexpr int most = c.mask == KeyMask::interval ? c.stages - 1 : c.stages;
       const int hi = min(limits_of<c.mask>(request.rule, divide(min(row + 64, rows) - 1, p.pack)).hi, range.end);
-      item.end[g] = clamp_int((hi + c.tile_k - 1) / c.tile_k, max(item.first + 1, item.last - c.stages), item.last);
+      item.end[g] = clamp_int((hi + c.tile_k - 1) / c.tile_k, max(item.first + 1, item.last - most), item.last);
     }
   }
 }

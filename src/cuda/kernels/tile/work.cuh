@@ -22,9 +22,9 @@ __device__ __forceinline__ WorkItem decode_item(const ForwardParams& p, int n) {
   item.split = n - unit * static_cast<int>(p.splits.value);
   const int section = divide(unit, p.section_items), inside = unit - section * static_cast<int>(p.section_items.value);
   const int first = section * p.section;
-  const bool is_whole = first + p.section <= p.heads;
-  const int row = divide(inside, is_whole ? p.section_heads : p.last_heads);
-  const int head = first + inside - row * static_cast<int>((is_whole ? p.section_heads : p.last_heads).value);
+  const Divisor heads = p.section_heads[first + p.section <= p.heads ? 0 : 1];
+  const int row = divide(inside, heads);
+  const int head = first + inside - row * static_cast<int>(heads.value);
   item.tile = static_cast<int>(p.tiles_q.value) - 1 - row;
   item.request = divide(head, p.request_heads);
   item.slot = head - item.request * p.slots;
