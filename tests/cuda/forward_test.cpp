@@ -104,8 +104,12 @@ std::vector<CaseSpec> tiled_rows() {
     s.batch = 4, s.query_layout = QueryLayout::packed, s.key_layout = KeyLayout::packed;
     s.lengths_q = {400, 3, 0, 250}, s.lengths_k = {1100, 70, 5, 250};
   });
-  // Groups that pass over blocks at both ends of an item.
-  add("chunks_d64_long", 64, 2200, 2200, [](CaseSpec& s) { s.batch = 1, s.chunk = 1024, s.mask_kind = FA_MASK_FULL; });
+  // A group that passes over blocks at the end of an item, and then at the beginning of the next.
+  add("chunks_d64_long", 64, 2200, 2200, [](CaseSpec& s) {
+    s.h_q = s.h_k = 1, s.chunk = 1024, s.mask_kind = FA_MASK_FULL;
+    s.query_layout = QueryLayout::packed, s.key_layout = KeyLayout::packed;
+    s.lengths_q = {2200, 2200}, s.lengths_k = {2200, 2136};
+  });
   add("groups_stacked", 64, 70, 300, [](CaseSpec& s) { s.h_q = 8; });
   add("paged_d64_long", 64, 300, 1100, [](CaseSpec& s) { s.key_layout = KeyLayout::paged, s.lengths_k = {1100, 500}; });
   add("paged_d128_long", 128, 200, 4100,
