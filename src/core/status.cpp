@@ -40,8 +40,9 @@ Status& Status::operator=(const Status& other) {
 }
 
 const std::string& Status::message() const {
-  static const std::string* const none = new std::string;  // never destroyed: runs may outlive static destruction
-  return failure_ != nullptr ? failure_->message : *none;
+  static const std::string& none = *new std::string;  // never destroyed: runs may outlive static destruction
+  if (failure_ == nullptr) return none;
+  return failure_->message;
 }
 
 Status invalid(const char* format, ...) {

@@ -13,7 +13,6 @@ struct BackwardApartConsumer : BackwardProducts<Config> {
   using Products::A;
   using Products::at;
   using Products::c;
-  using Products::group;
   using Products::kTileQ;
   using Products::smem;
   using Products::X;
@@ -83,14 +82,7 @@ struct BackwardApartConsumer : BackwardProducts<Config> {
   __device__ __forceinline__ void write() {
     Products::template stage_rows<c.d_v>(smem + at.v, dV, 1.f);
     Products::template stage_rows<c.d>(smem + at.k, dK, a.params.scale);
-    fence_async_proxy();
-    named_sync(1 + group, 128);
-    if ((threadIdx.x & 127) == 0) {
-      Products::template store_rows<c.d_v>(&a.dv, smem + at.v);
-      Products::template store_rows<c.d>(&a.dk, smem + at.k);
-      tma_store_commit();
-      tma_store_wait();
-    }
+    Products::store_staged();
   }
 
   __device__ __forceinline__ void run() {

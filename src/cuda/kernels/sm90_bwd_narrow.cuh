@@ -122,14 +122,7 @@ struct BackwardConsumer : BackwardProducts<Config> {
     // The other warp group reads all of K until its last product for dQ.
     if (steps > 0) Products::await_ds_read(steps - 1);
     Products::template stage_rows<c.d>(smem + at.k, dK, a.params.scale);
-    fence_async_proxy();
-    named_sync(1 + group, 128);
-    if ((threadIdx.x & 127) == 0) {
-      Products::template store_rows<c.d_v>(&a.dv, smem + at.v);
-      Products::template store_rows<c.d>(&a.dk, smem + at.k);
-      tma_store_commit();
-      tma_store_wait();
-    }
+    Products::store_staged();
   }
 
   __device__ __forceinline__ void run() {

@@ -179,6 +179,18 @@ struct BackwardProducts : BackwardScores<Config> {
       tma_store(map, base + (Scores::group_keys(group) + column / c.kSlab * c.tile_k()) * 128, to);
     }
   }
+
+  // What the warp group has staged of dV where V was, of dK where K was.
+  __device__ __forceinline__ void store_staged() {
+    fence_async_proxy();
+    named_sync(1 + group, 128);
+    if ((threadIdx.x & 127) == 0) {
+      store_rows<c.d_v>(&a.dv, smem + at.v);
+      store_rows<c.d>(&a.dk, smem + at.k);
+      tma_store_commit();
+      tma_store_wait();
+    }
+  }
 };
 
 }  // namespace flash_attn::cuda
