@@ -79,7 +79,7 @@ Status make_plan(const Problem& problem, Plan** plan, std::vector<Refusal>* refu
   FA_TRY(get_device(problem.device_index, &device));
   for (const KernelEntry* entry : kEntries) {
     if (refusals != nullptr || !may_serve(*entry, problem, device)) continue;
-    const Status status = entry->plan(problem, device, plan);
+    Status status = entry->plan(problem, device, plan);
     if (status.code() != FA_STATUS_UNSUPPORTED) return status;
   }
   // None did, or a person wants to know why those that did not.
