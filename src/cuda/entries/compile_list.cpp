@@ -107,12 +107,16 @@ class Collector {
   void add(const fa_attention_desc& desc) {
     Problem problem;
     if (!make_problem(desc, &problem).ok()) return;
-    for (const KernelEntry* entry : kEntries) add_kernels(*entry, problem);
+    for (const KernelEntry* entry : kEntries)
+      if (!is_own_only || entry->only_capability == device_.compute_capability) add_kernels(*entry, problem);
     if (problem.direction != Direction::backward) return;
     // As with more keys, where dq is added up in memory.
     problem.kernel = "sm90_bwd:separates_dq=0";
     add_kernels(kSm90BackwardEntry, problem);
   }
+
+  // Only kernels that no other architecture has.
+  bool is_own_only = false;
 
   // The backward of a problem with all of these features.
   void add_backward(fa_attention_desc desc, std::initializer_list<Feature> features, uint32_t flags = 0, bool has_slopes = true) {
@@ -237,6 +241,8 @@ std::vector<KernelRequest> compile_list() {
     collector.add(plain(FA_DTYPE_BF16, 192, 128));
     collector.add(plain(FA_DTYPE_BF16, 72, 200));
     for (const int64_t d : {64, 128, 256}) collector.add_with(plain(FA_DTYPE_F32, d, d), 2u);
+    // What kernels for all architectures make of features is the same on each.
+    collector.is_own_only = device.compute_capability != 80;
     for (const unsigned features : pairwise_sets()) {
       collector.add_with(plain(FA_DTYPE_BF16, 128, 128), features);
       collector.add_with(plain(FA_DTYPE_F16, 256, 256), features);
