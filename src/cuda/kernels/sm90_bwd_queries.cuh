@@ -8,6 +8,7 @@
 #pragma once
 
 #include "cuda/kernels/sm90_fwd.cuh"
+#include "cuda/kernels/tile/stat_rows.cuh"
 
 namespace flash_attn::cuda {
 
@@ -35,12 +36,9 @@ struct Sm90QueryGradients : Sm90Consumer<Config> {
 
   __device__ __forceinline__ Sm90QueryGradients(const Sm90QueryArguments& arguments, unsigned shared, int g)
       : Consumer(arguments, shared, g), query(arguments) {
-    const auto low = [&](int base, int group_bytes) {
-      return __shfl_sync(0xffffffffu, (((smem + base) & 0x3ffff) >> 4) | ((group_bytes >> 4) << 16), 0);
-    };
-    dout_low = low(at.q + c.slabs() * 64 * 128, 0);
-    k_columns_low = low(at.k, c.tile_k * 128);
-    v_rows_low = low(at.v, 0);
+    dout_low = Consumer::descriptor_low(at.q + c.slabs() * 64 * 128, 0);
+    k_columns_low = Consumer::descriptor_low(at.k, c.tile_k * 128);
+    v_rows_low = Consumer::descriptor_low(at.v, 0);
   }
 
   // ---- Products ----
@@ -83,10 +81,7 @@ struct Sm90QueryGradients : Sm90Consumer<Config> {
 
   // Statistics of the thread's rows; of rows that are not there, those that give no weight.
   __device__ __forceinline__ void open_statistics(const Sm90Item& item) {
-    const long long tile = query.stat_tile;
-    const long long first = p.cu_seqlens_q
-                                ? static_cast<unsigned>(item.q_row + item.request * tile) / static_cast<unsigned>(tile) * tile
-                                : static_cast<long long>(item.request) * query.stat_tiles * tile;
+    const long long first = first_stat_row(p.cu_seqlens_q != nullptr, item.q_row, item.request, query.stat_tile, query.stat_tiles);
 #pragma unroll
     for (int r = 0; r < 2; ++r) {
       const int row = item.tile * c.tile_q() + part * 64 + Consumer::row_in_group + 8 * r;
@@ -125,11 +120,6 @@ struct Sm90QueryGradients : Sm90Consumer<Config> {
     for (int x = 0; x < c.tile_k / 2; ++x) S[x] *= D[x] - delta[(x >> 1) & 1];
   }
 
-  __device__ __forceinline__ void pack_gradients() {
-#pragma unroll
-    for (int i = 0; i < c.tile_k / 4; ++i) P[i] = pack2<c.dtype>(S[2 * i], S[2 * i + 1]);
-  }
-
   // ---- The loop ----
 
   // Where the walk over an item's blocks stands: S of `block` is in flight, and dQ of the block above it.
@@ -166,7 +156,7 @@ struct Sm90QueryGradients : Sm90Consumer<Config> {
     pin(D);
     Consumer::release_v();
     differentiate();
-    pack_gradients();
+    Consumer::template pack_weights<0, c.tile_k>();
     step.above = step.kept;
   }
 

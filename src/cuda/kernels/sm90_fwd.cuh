@@ -59,13 +59,15 @@ struct Sm90Consumer {
     warp = (threadIdx.x >> 5) & 3;
     row_in_group = warp * 16 + lane / 4;
     leader = (threadIdx.x & 127) == 0;
-    const auto low = [&](int base, int group_bytes) {
-      return __shfl_sync(0xffffffffu, (((smem + base) & 0x3ffff) >> 4) | ((group_bytes >> 4) << 16), 0);
-    };
-    q_low = low(at.q, 0);
-    k_low = low(at.k, 0);
-    v_low = low(at.v, c.tile_k * 128);  // V is read column-major: the next 64 columns lie a slab further
+    q_low = descriptor_low(at.q, 0);
+    k_low = descriptor_low(at.k, 0);
+    v_low = descriptor_low(at.v, c.tile_k * 128);  // V is read column-major: the next 64 columns lie a slab further
     if constexpr (c.has_dropout) dropout = keep_rounds<(c.tile_k > 16)>(dropout_key_of(p));
+  }
+
+  // First word of an operand's descriptor, the same in all lanes.
+  __device__ __forceinline__ unsigned descriptor_low(int base, int group_bytes) const {
+    return __shfl_sync(0xffffffffu, (((smem + base) & 0x3ffff) >> 4) | ((group_bytes >> 4) << 16), 0);
   }
 
   __device__ __forceinline__ float factor() const { return score_unit<c>(p); }

@@ -6,12 +6,14 @@
 
 namespace flash_attn::cuda {
 
-__device__ __forceinline__ long long first_stat_row(const BackwardParams& p, const Request& request) {
-  const long long tile = p.stat_tile;
+// Of a request whose first row is q_row of a packed q; `tiles` of `tile` rows has the longest.
+__device__ __forceinline__ long long first_stat_row(bool is_packed, long long q_row, long long request, long long tile, int tiles) {
   // Fits 32 bits (check_backward_features), which divide without a call.
-  if (p.cu_seqlens_q)
-    return static_cast<unsigned>(request.q_row + request.index * tile) / static_cast<unsigned>(p.stat_tile) * tile;
-  return request.index * p.stat_tiles * tile;
+  if (is_packed) return static_cast<unsigned>(q_row + request * tile) / static_cast<unsigned>(tile) * tile;
+  return request * tiles * tile;
+}
+__device__ __forceinline__ long long first_stat_row(const BackwardParams& p, const Request& request) {
+  return first_stat_row(p.cu_seqlens_q != nullptr, request.q_row, request.index, p.stat_tile, p.stat_tiles);
 }
 
 // A tile of a request's rows, as the small kernels share them out: items run over heads, then tiles, then requests, as heads of a
