@@ -62,6 +62,9 @@ void cut_into_items(const Problem& problem, int tile_q, int tile_k, int splits, 
 // Sets how many heads are swept together, after cut_into_items.
 void set_section(int section, ForwardParams* params);
 
+// Head dims as matrix instructions multiply them.
+inline int round_up_16(int64_t x) { return static_cast<int>((x + 15) / 16 * 16); }
+
 // Keys that a query row can see at most.
 int64_t visible_keys(const Problem& problem);
 

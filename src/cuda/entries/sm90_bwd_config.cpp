@@ -16,8 +16,6 @@ constexpr int64_t kMostMapRows = 0x7fff0000;
 constexpr int64_t kMostBlocks = 0x7fffffff;
 constexpr int64_t kFewKeys = 768;
 
-int round_up_16(int64_t x) { return static_cast<int>((x + 15) / 16 * 16); }
-
 // What a caller forces behind the kernel's name: "sm90_bwd:separates_dq=1".
 struct Forced {
   int separates_dq = 2;  // neither

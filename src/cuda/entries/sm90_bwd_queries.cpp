@@ -11,8 +11,6 @@ namespace {
 
 constexpr int kWidest = 128;
 
-int round_up_16(int64_t x) { return static_cast<int>((x + 15) / 16 * 16); }
-
 Sm90ForwardConfig configure(const Problem& p) {
   Sm90ForwardConfig c;
   c.dtype = c.o_dtype = p.dtype;

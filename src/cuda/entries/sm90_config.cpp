@@ -20,8 +20,6 @@ constexpr int64_t kMostItems = (int64_t{1} << 31) - 256;
 constexpr int kMostSplits = 64;
 constexpr int64_t kLeastSection = 16;
 
-int round_up_16(int64_t x) { return static_cast<int>((x + 15) / 16 * 16); }
-
 bool is_batch_invariant(const Problem& p) { return (p.flags & FA_FLAG_BATCH_INVARIANT) != 0; }
 
 // ---- Tiles ----
