@@ -16,15 +16,18 @@ constexpr int64_t kMostMapRows = 0x7fff0000;
 constexpr int64_t kMostBlocks = 0x7fffffff;
 constexpr int64_t kFewKeys = 768;
 
-// What a caller forces behind the kernel's name: "sm90_bwd:separates_dq=1".
+// What a caller forces behind the kernel's name: "sm90_bwd:separates_dq=1,dq_lag=0".
 struct Forced {
-  int separates_dq = 2;  // neither
+  static constexpr int kNot = 9;
+  int separates_dq = kNot, dq_lag = kNot, stages_dq = kNot;
 
   template <class Visitor>
   constexpr void fields(Visitor&& visit) const {
     visit("separates_dq", separates_dq);
+    visit("dq_lag", dq_lag);
+    visit("stages_dq", stages_dq);
   }
-  Status read(const Problem& p) { return apply_forced_fields(p.kernel, {"separates_dq"}, this); }
+  Status read(const Problem& p) { return apply_forced_fields(p.kernel, {"separates_dq", "dq_lag", "stages_dq"}, this); }
 };
 
 Status check_forced(const Problem& p) {
@@ -103,8 +106,11 @@ Sm90BackwardConfig configure_sm90_backward(const Problem& p) {
   c.stages_dq = (c.d > Sm90BackwardConfig::kSlab && !c.is_wide()) || c.is_deterministic;
   // What fits, in the order of what is given up last.
   constexpr int kMostShared = 232448;
+  Forced forced;
+  if (forced.read(p).ok() && forced.stages_dq != Forced::kNot) c.stages_dq = forced.stages_dq != 0;
   for (const int dout_stages : {2, 1}) {
     for (const int lag : {1, 0}) {
+      if (forced.dq_lag != Forced::kNot && lag != forced.dq_lag) continue;
       c.dout_stages = dout_stages;
       c.dq_lag = lag;
       if (Sm90BackwardLayout(c).total <= kMostShared) return c;
