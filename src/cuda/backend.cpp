@@ -16,8 +16,8 @@
 namespace flash_attn::cuda {
 namespace {
 
-constexpr const KernelEntry* kEntries[] = {&kSm90ForwardEntry, &kSm80ForwardEntry, &kSm80BackwardEntry, &kSm90BackwardEntry};
-constexpr const char* kKernelNames[] = {"sm90_fwd", "sm80_fwd", "sm80_bwd", "sm90_bwd", nullptr};
+constexpr const KernelEntry* kEntries[] = {&kSm90ForwardEntry, &kSm80ForwardEntry, &kSm90BackwardEntry, &kSm80BackwardEntry};
+constexpr const char* kKernelNames[] = {"sm90_fwd", "sm80_fwd", "sm90_bwd", "sm80_bwd", nullptr};
 
 Status check_name(const Problem& problem) {
   if (problem.kernel.empty()) return {};

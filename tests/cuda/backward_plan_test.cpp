@@ -170,22 +170,6 @@ TEST(Sm90BackwardPlan, RefusalsSayWhatIsServed) {
   EXPECT_EQ(status.message(), "d is 264 but GPU kernels serve 1 to 256");
 }
 
-TEST(Sm90BackwardPlan, DqApartIsForcedByName) {
-  Problem problem = dense_problem(1, 512, 512, 4, 4, 128, 0);
-  EXPECT_TRUE(cuda::configure_sm90_backward(problem).separates_dq);
-  problem.kernel = "sm90_bwd:separates_dq=0";
-  EXPECT_TRUE(cuda::supports_sm90_backward(problem, kDevices[2]).ok());
-  EXPECT_FALSE(cuda::configure_sm90_backward(problem).separates_dq);
-  problem.kernel = "sm90_bwd:separates_dq=1";
-  problem.softcap = 30;
-  const Status status = cuda::supports_sm90_backward(problem, kDevices[2]);
-  EXPECT_EQ(status.code(), FA_STATUS_UNSUPPORTED);
-  EXPECT_NE(status.message().find("separates_dq is 1 but a kernel of dq alone serves equal d and d_v up to 128"),
-            std::string::npos);
-  problem.kernel = "sm90_bwd:stages=2";
-  EXPECT_EQ(cuda::supports_sm90_backward(problem, kDevices[2]).code(), FA_STATUS_INVALID_ARGUMENT);
-}
-
 TEST(Sm80BackwardPlan, RefusalsSayWhatIsServed) {
   const Status status = cuda::kSm80BackwardEntry.supports(dense_problem(1, 4, 8, 1, 1, 300, 0), kDevices[2]);
   EXPECT_EQ(status.code(), FA_STATUS_UNSUPPORTED);

@@ -82,9 +82,8 @@ INSTANTIATE_TEST_SUITE_P(Table, OnGpu, ::testing::ValuesIn(gpu_rows()),
 // have.
 class SeveralTiles : public ::testing::TestWithParam<CaseSpec> {};
 
-// Keys are few here, for which dq would have a kernel of its own; that one is tested where sums must be deterministic.
 TEST_P(SeveralTiles, AgreeWithOracle) {
-  EXPECT_EQ(check_on_gpu(GetParam(), FA_DTYPE_BF16, 1, Placement::aligned, "sm90_bwd:separates_dq=0"), "");
+  EXPECT_EQ(check_on_gpu(GetParam(), FA_DTYPE_BF16, 1, Placement::aligned), "");
 }
 
 TEST_P(SeveralTiles, AgreeWithOracleDeterministic) {

@@ -109,10 +109,6 @@ class Collector {
     if (!make_problem(desc, &problem).ok()) return;
     for (const KernelEntry* entry : kEntries)
       if (!is_own_only || entry->only_capability == device_.compute_capability) add_kernels(*entry, problem);
-    if (problem.direction != Direction::backward) return;
-    // As with more keys, where dq is added up in memory.
-    problem.kernel = "sm90_bwd:separates_dq=0";
-    add_kernels(kSm90BackwardEntry, problem);
   }
 
   // Only kernels that no other architecture has.

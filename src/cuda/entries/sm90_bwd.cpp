@@ -6,7 +6,6 @@
 #include "cuda/entries/entry.h"
 #include "cuda/entries/planned_kernel.h"
 #include "cuda/entries/sm90_bwd_config.h"
-#include "cuda/entries/sm90_bwd_queries.h"
 #include "cuda/jit/wgmma_text.h"
 
 #include <algorithm>
@@ -39,11 +38,6 @@ class Sm90BackwardPlan final : public Plan {
         arguments_(shape_sm90_backward(problem, device, config)),
         passes_(problem, device, sm90_backward_shape(config)),
         turn_bytes_(sm90_turn_bytes(problem, passes_.params(), config)),
-        problem_(problem),
-        multiprocessors_(device.multiprocessors),
-        queries_(config.separates_dq ? choose_query_gradients(problem) : Sm90QueryChoice()),
-        query_arguments_(config.separates_dq ? shape_query_gradients(problem, device, queries_) : Sm90QueryArguments()),
-        queries_kernel_(kQueryGradientsForm, queries_.choice.config, device, Sm90Layout(queries_.choice.config).total),
         kernel_(kBackwardForm, config, device, Sm90BackwardLayout(config).total),
         name_(kBackwardForm.name, device) {}
 
@@ -60,13 +54,11 @@ class Sm90BackwardPlan final : public Plan {
         passes_.text() + format_text("\ntiles of %d queries by %d keys, %d bytes of shared memory, %d blocks\nconfig: %s",
                                      config_.tile_q, config_.tile_k(), Sm90BackwardLayout(config_).total, blocks(),
                                      kernel_.name().c_str());
-    if (config_.separates_dq) text += "\ndq by a kernel of its own: " + queries_kernel_.name();
     return text;
   }
 
   Status prepare(void* context) const override {
     FA_TRY(passes_.prepare(context));
-    if (config_.separates_dq) FA_TRY(queries_kernel_.prepare(static_cast<CUcontext>(context)));
     return kernel_.prepare(static_cast<CUcontext>(context));
   }
 
@@ -84,23 +76,10 @@ class Sm90BackwardPlan final : public Plan {
                              static_cast<unsigned>(Sm90BackwardLayout(config_).total)},
                             &arguments));
     }
-    if (config_.separates_dq) FA_TRY(run_queries(args, arguments.params, stream, run_flags));
     return passes_.run_after(stream, run_flags, arguments.params);
   }
 
  private:
-  Status run_queries(const fa_attention_args& args, const BackwardParams& params, void* stream, uint32_t run_flags) const {
-    const int items = query_arguments_.params.items;
-    if (items == 0) return {};
-    Sm90QueryArguments arguments = query_arguments_;
-    FA_TRY(bind_query_gradients(problem_, queries_, args, params, &arguments));
-    const Sm90ForwardConfig& config = queries_.choice.config;
-    return queries_kernel_.launch(static_cast<CUstream>(stream), run_flags,
-                                  {static_cast<unsigned>(std::min(items, multiprocessors_)),
-                                   static_cast<unsigned>(config.threads()), static_cast<unsigned>(Sm90Layout(config).total)},
-                                  &arguments);
-  }
-
   int blocks() const { return arguments_.units * arguments_.tiles_k; }
 
   // Tensors without elements need no pointer, but a map does.
@@ -130,11 +109,6 @@ class Sm90BackwardPlan final : public Plan {
   Sm90BackwardArguments arguments_;
   BackwardPasses passes_;
   size_t turn_bytes_;
-  const Problem& problem_;
-  int multiprocessors_;
-  Sm90QueryChoice queries_;  // where dq is a kernel's of its own, as are the next two
-  Sm90QueryArguments query_arguments_;
-  PlannedKernelOf<Sm90ForwardConfig> queries_kernel_;
   PlannedKernelOf<Sm90BackwardConfig> kernel_;
   PlanName name_;
 };
@@ -149,9 +123,6 @@ Status make_plan(const Problem& problem, const DeviceInfo& device, Plan** plan) 
 WorkspaceSize bound_workspace(const Problem& problem, const DeviceInfo&) {
   WorkspaceSize size;
   Sm90BackwardConfig config = configure_sm90_backward(problem);
-  // Shorter keys, or another dtype of dq, may want sums of dq where these maxima do not.
-  config.separates_dq = false;
-  config.is_deterministic = problem.has_flag(FA_FLAG_DETERMINISTIC);
   BackwardShape shape = sm90_backward_shape(config);
   shape.stat_tile = 128;
   const BackwardParams params = shape_backward_params(problem, shape);
@@ -165,9 +136,6 @@ Status list_kernels(const Problem& problem, const DeviceInfo& device, std::vecto
   const Sm90BackwardConfig config = configure_sm90_backward(problem);
   list_backward_passes(problem, device, sm90_backward_shape(config), requests);
   requests->push_back(kernel_request(kBackwardForm, config, device.compute_capability));
-  if (config.separates_dq)
-    requests->push_back(
-        kernel_request(kQueryGradientsForm, choose_query_gradients(problem).choice.config, device.compute_capability));
   return {};
 }
 

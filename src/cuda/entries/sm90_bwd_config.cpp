@@ -4,8 +4,7 @@
 #include "cuda/entries/entry.h"
 #include "cuda/entries/forward_choices.h"
 #include "cuda/entries/forward_params.h"
-#include "cuda/entries/sm90_bwd_queries.h"
-#include "cuda/entries/tuning.h"
+#include "cuda/entries/sm90_maps.h"
 
 #include <algorithm>
 
@@ -14,27 +13,6 @@ namespace {
 
 constexpr int64_t kMostMapRows = 0x7fff0000;
 constexpr int64_t kMostBlocks = 0x7fffffff;
-constexpr int64_t kFewKeys = 768;
-
-// What a caller forces behind the kernel's name: "sm90_bwd:separates_dq=1,dq_lag=0".
-struct Forced {
-  static constexpr int kNot = 9;
-  int separates_dq = kNot, dq_lag = kNot, stages_dq = kNot;
-
-  template <class Visitor>
-  constexpr void fields(Visitor&& visit) const {
-    visit("separates_dq", separates_dq);
-    visit("dq_lag", dq_lag);
-    visit("stages_dq", stages_dq);
-  }
-  Status read(const Problem& p) { return apply_forced_fields(p.kernel, {"separates_dq", "dq_lag", "stages_dq"}, this); }
-};
-
-Status check_forced(const Problem& p) {
-  Forced forced;
-  FA_TRY(forced.read(p));
-  return forced.separates_dq == 1 ? supports_query_gradients(p) : Status();
-}
 
 Status check_features(const Problem& p) {
   if (p.dtype == DType::f32) return unsupported("dtype f32 has no matrix instructions of full precision");
@@ -71,15 +49,6 @@ Status check_maps(const Problem& p, const Sm90BackwardMaps& maps) {
 
 int64_t key_tiles(const Problem& p, const Sm90BackwardConfig& c) { return (p.max_s_k + c.tile_k() - 1) / c.tile_k(); }
 
-// Seven products instead of five, but nothing that is added up in memory: better than sums in an order, and for few keys, whose
-// sums are written and read again after little work.
-bool separates_dq(const Problem& p, const Sm90BackwardConfig& c) {
-  Forced forced;
-  if (!forced.read(p).ok() || forced.separates_dq == 0 || c.is_wide() || !serves_query_gradients(p)) return false;
-  const bool has_few_keys = p.max_s_k <= kFewKeys && !p.has_flag(FA_FLAG_BATCH_INVARIANT);
-  return forced.separates_dq == 1 || c.is_deterministic || has_few_keys;
-}
-
 }  // namespace
 
 Sm90BackwardConfig configure_sm90_backward(const Problem& p) {
@@ -95,34 +64,17 @@ Sm90BackwardConfig configure_sm90_backward(const Problem& p) {
   c.has_dropout = p.dropout_p > 0;
   c.has_lengths = reads_lengths(p);
   c.is_deterministic = p.has_flag(FA_FLAG_DETERMINISTIC);
-  if (separates_dq(p, c)) {
-    // Neither kernel adds up what another block has made, so that any order is deterministic.
-    c.separates_dq = true;
-    c.is_deterministic = c.stages_dq = false;
-    c.dq_lag = 0;
-    return c;
-  }
-  // Narrow heads have tall tiles of dS: with three of them there is no room to stage dq. Nor is there with wide heads.
-  c.stages_dq = (c.d > Sm90BackwardConfig::kSlab && !c.is_wide()) || c.is_deterministic;
-  // What fits, in the order of what is given up last.
+  // With wide heads there is no room to stage dq.
+  c.stages_dq = !c.is_wide() || c.is_deterministic;
   constexpr int kMostShared = 232448;
-  Forced forced;
-  if (forced.read(p).ok() && forced.stages_dq != Forced::kNot) c.stages_dq = forced.stages_dq != 0;
-  for (const int dout_stages : {2, 1}) {
-    for (const int lag : {1, 0}) {
-      if (forced.dq_lag != Forced::kNot && lag != forced.dq_lag) continue;
-      c.dout_stages = dout_stages;
-      c.dq_lag = lag;
-      if (Sm90BackwardLayout(c).total <= kMostShared) return c;
-    }
-  }
+  if (Sm90BackwardLayout(c).total > kMostShared) c.dout_stages = 1;
   return c;
 }
 
 BackwardShape sm90_backward_shape(const Sm90BackwardConfig& c) {
   BackwardShape shape;
   shape.stat_tile = c.tile_q;
-  shape.sums_d = c.separates_dq ? 0 : c.d;
+  shape.sums_d = c.d;
   return shape;
 }
 
@@ -157,7 +109,6 @@ Status supports_sm90_backward(const Problem& p, const DeviceInfo& device) {
                        device.compute_capability / 10, device.compute_capability % 10);
   FA_TRY(check_backward_features(p));
   FA_TRY(check_features(p));
-  FA_TRY(check_forced(p));
   const Sm90BackwardConfig config = configure_sm90_backward(p);
   FA_TRY(check_maps(p, map_backward_shapes(p, config)));
   const long long heads = p.b * p.h_k, tiles = key_tiles(p, config), most = kMostBlocks;

@@ -12,7 +12,6 @@
 // arrival a consumer warp; dq_full[2] one a warp of the group, dq_empty[2] 1. The forms' files have those of dS and P.
 #pragma once
 
-#include "cuda/kernels/sm90_bwd_apart.cuh"
 #include "cuda/kernels/sm90_bwd_copies.cuh"
 #include "cuda/kernels/sm90_bwd_narrow.cuh"
 #include "cuda/kernels/sm90_bwd_wide.cuh"
@@ -31,7 +30,6 @@ __device__ __forceinline__ void sm90_backward(const Sm90BackwardArguments& a) {
                 "tiles are whole instructions");
   static_assert(c.splits_rows() == (c.d <= c.kSlab && !c.is_wide()), "each warp group has its own share of dq");
   static_assert(c.stages_dq || !c.is_deterministic, "only carriers wait for their turn");
-  static_assert(!c.separates_dq || (!c.is_wide() && !c.stages_dq && !c.has_dropout), "a kernel without dq");
   extern __shared__ __align__(1024) unsigned char shared_memory[];
   const unsigned smem = shared_address(shared_memory);
   const int group = __shfl_sync(0xffffffffu, threadIdx.x / 128, 0);
@@ -48,10 +46,10 @@ __device__ __forceinline__ void sm90_backward(const Sm90BackwardArguments& a) {
     for (int i = 0; i < c.dout_stages; ++i) {
       barrier_init(smem + at.dout_full + 8 * i, 1), barrier_init(smem + at.dout_empty + 8 * i, 4 * c.kGroups);
     }
-    for (int i = 0; i < c.ds_stages(); ++i)
+    for (int i = 0; i < c.kStages; ++i)
       barrier_init(smem + at.ds_full + 8 * i, c.is_wide() ? 4 : 4 * c.kGroups),
           barrier_init(smem + at.ds_empty + 8 * i, 4 * c.dq_groups());
-    for (int i = 0; i < c.p_stages(); ++i) barrier_init(smem + at.p_full + 8 * i, 4);
+    barrier_init(smem + at.p_full, 4);
     for (int i = 0; i < c.kGroups; ++i) barrier_init(smem + at.dq_full + 8 * i, 4), barrier_init(smem + at.dq_empty + 8 * i, 1);
     barrier_init_fence();
     put_task<Config>(smem + at.task, a, find_item<Config>(a));
@@ -74,9 +72,7 @@ __device__ __forceinline__ void sm90_backward(const Sm90BackwardArguments& a) {
     }
   } else {
     grow_registers<c.consumer_registers>();
-    if constexpr (c.separates_dq) {
-      BackwardApartConsumer<Config>(a, smem, group - 1).run();
-    } else if constexpr (!c.is_wide()) {
+    if constexpr (!c.is_wide()) {
       BackwardConsumer<Config> consumer(a, smem, group - 1);
       consumer.run();
     } else if (group == 1) {

@@ -77,10 +77,9 @@ struct BackwardProducts : BackwardScores<Config> {
     issue_update<kColumns, kBegin, kEnd>(sum, A, low);
   }
 
-  // Part `part` of this warp group's share of dQ = dS K of a step: K's columns, or dS's rows. Before the first step it is a product
-  // of K, which nobody writes; no branch may lie there.
+  // Part `part` of this warp group's share of dQ = dS K of a step: K's columns, or dS's rows.
   __device__ __forceinline__ void issue_dq(int step, int part = 0) {
-    const unsigned ds = uniform(step < 0 ? k_low : ds_low + ds_slot(step) * (at.ds_tile >> 4));
+    const unsigned ds = uniform(ds_low + ds_slot(step) * (at.ds_tile >> 4));
     const unsigned k_columns = k_columns_low + part * (c.kGroups * c.tile_k() * 128 >> 4);
     constexpr int columns = c.dq_columns();
     wgmma_fence();
@@ -98,13 +97,14 @@ struct BackwardProducts : BackwardScores<Config> {
     if (lane == 0) barrier_arrive(smem + barrier + 8 * slot);
   }
 
-  static __device__ __forceinline__ int ds_slot(int step) { return static_cast<unsigned>(step) % c.ds_stages(); }
-  static __device__ __forceinline__ int ds_phase(int step) { return static_cast<unsigned>(step) / c.ds_stages() & 1; }
+  static __device__ __forceinline__ int ds_slot(int step) { return step & 1; }
+  static __device__ __forceinline__ int ds_phase(int step) { return step >> 1 & 1; }
   __device__ __forceinline__ void await_ds(int step) { barrier_wait(smem + at.ds_full + 8 * ds_slot(step), ds_phase(step)); }
   __device__ __forceinline__ void await_ds_read(int step) { barrier_wait(smem + at.ds_empty + 8 * ds_slot(step), ds_phase(step)); }
 
-  // dS to shared memory, queries as rows.
-  __device__ __forceinline__ void hand_over(int step) {
+  // dS to shared memory, queries as rows, for both warp groups once it is handed over: a fence takes long, less so when what it waits
+  // for was written a while ago.
+  __device__ __forceinline__ void put_ds(int step) {
     const int matrix = lane >> 3, slot = ds_slot(step);
     const unsigned ds = smem + at.ds + slot * at.ds_tile + Scores::group_keys(group) * (kTileQ * 2) +
                         ((matrix >> 1) * 8 + (lane & 7)) * 128 + (((warp * 2 + (matrix & 1)) ^ (lane & 7)) << 4);
@@ -112,8 +112,12 @@ struct BackwardProducts : BackwardScores<Config> {
 #pragma unroll
     for (int i = 0; i < kTileQ / 16; ++i)
       store_matrix4_transposed(ds + i * 2048, A[4 * i], A[4 * i + 1], A[4 * i + 2], A[4 * i + 3]);
+  }
+  // And dQ of the step before, which is staged.
+  __device__ __forceinline__ void hand_over(int step) {
     fence_async_proxy();
-    release(at.ds_full, slot);
+    release(at.ds_full, ds_slot(step));
+    if (c.stages_dq && !c.is_wide() && step > 0) release(at.dq_full, group);
   }
 
   __device__ __forceinline__ void open_sums() {
@@ -133,7 +137,7 @@ struct BackwardProducts : BackwardScores<Config> {
     }
   }
 
-  // Part kPart (of kParts) of a step's dQ, whose product is done, on its way to memory.
+  // Part kPart (of kParts) of a step's dQ, whose product is done, on its way to memory. Staged, it leaves once it is released.
   template <int kPart = 0, int kParts = 1>
   __device__ __forceinline__ void store_dq(int step) {
     if constexpr (kPart == kParts - 1) release(at.ds_empty, ds_slot(step));
@@ -143,8 +147,6 @@ struct BackwardProducts : BackwardScores<Config> {
       barrier_wait(smem + at.dq_empty + 8 * group, ((step * kParts + kPart) & 1) ^ 1);
 #pragma unroll
       for (int j = 0; j < runs; ++j) store_shared_float4(stage + j * 512, dQ[4 * j], dQ[4 * j + 1], dQ[4 * j + 2], dQ[4 * j + 3]);
-      fence_async_proxy();
-      release(at.dq_full, group);
     } else {
       constexpr int first = kPart * c.kGroups * c.kSlab;  // column, beside the warp group's first
       const int valid = c.splits_rows() ? runs : min(runs, (c.d - first - group * c.kSlab) / 8);
@@ -154,6 +156,13 @@ struct BackwardProducts : BackwardScores<Config> {
           add_global_float4(sums + first * 16 + j * 128, dQ[4 * j], dQ[4 * j + 1], dQ[4 * j + 2], dQ[4 * j + 3]);
       if constexpr (kPart == kParts - 1) advance_sums();
     }
+  }
+
+  // When no dS is about to be handed over, with which it could leave.
+  __device__ __forceinline__ void release_dq() {
+    if constexpr (!c.stages_dq) return;
+    fence_async_proxy();
+    release(at.dq_full, group);
   }
 
   // Gradient rows of the warp group's keys, in shared memory as a map's boxes lie there.

@@ -6,16 +6,16 @@
 //   both    every second slab of 64 columns of dQ = dS K, one after the other in the same registers
 //
 // Barriers beside those that sm90_bwd.cuh names (counts in brackets). Slots are filled in the order of the steps:
-//   p_full[p_stages]    values' 4 warps; keys waits before it reads P
-//   ds_full[ds_stages]  keys' 4 warps; both wait before a product for dQ, and by it values knows that P of that step is read
-//   ds_empty[ds_stages] 4 warps of each that makes dQ, after its last product with dS; keys waits before it fills the slot again
+//   p_full[1]           values' 4 warps; keys waits before it reads P
+//   ds_full[2]          keys' 4 warps; both wait before a product for dQ, and by it values knows that P of that step is read
+//   ds_empty[2]         4 warps of each that makes dQ, after its last product with dS; keys waits before it fills the slot again
 // q_empty has arrivals of values (S is done and lse read) and of keys (dK is done), dout_empty of keys (dP is done, delta read) and
 // of values (dV is done).
 //
 // Why nobody waits for ever, or writes what is still read: let values have come to step i.
-// 1. P's slot: in step i - 1 it has waited for dS of step i - p_stages, which is made when P of that step has been read.
-// 2. dS's slot: it last held step i - dq_lag - 2; both released that in their steps i - 1, before keys can see P of step i.
-// 3. Besides tiles, values waits in step i for dS of step i - dq_lag, and that wants P of no later step.
+// 1. P's slot: in step i - 1 it has waited for dS of step i - 1, which is made when P of that step has been read.
+// 2. dS's slot: it last held step i - 2; both released that in their steps i - 1, before keys can see P of step i.
+// 3. Besides tiles, values waits in step i for dS of step i, and that wants P of no later step.
 // 4. Tiles: the loader brings Q of step j, then dout of step j. Q's place is free when dK of step j - 2 is done, and on the way
 //    there keys waits for dout of step j - 1, which comes before. dout's place, if it is the only one, is free when dV and dP of
 //    step j - 1 are done, and on the way there values waits for Q of step j, which comes before, and for dS of step j - 1 at most.
@@ -81,11 +81,7 @@ struct BackwardWideConsumer : BackwardProducts<Config> {
   }
 
   // Where a thread of one warp group leaves P for that of the other with the same keys.
-  static __device__ __forceinline__ int p_slot(int step) { return static_cast<unsigned>(step) % c.p_stages(); }
-  static __device__ __forceinline__ int p_phase(int step) { return static_cast<unsigned>(step) / c.p_stages() & 1; }
-  __device__ __forceinline__ unsigned p_words(int step) const {
-    return smem + at.p + p_slot(step) * at.p_tile + (threadIdx.x & 127) * 16;
-  }
+  __device__ __forceinline__ unsigned p_words() const { return smem + at.p + (threadIdx.x & 127) * 16; }
 
   // From X to A, the update's first operand, and to the other warp group.
   __device__ __forceinline__ void make_operand(const QueryWalk<Config>& walk) {
@@ -94,16 +90,22 @@ struct BackwardWideConsumer : BackwardProducts<Config> {
     if constexpr (kIsValues) {
       Products::weigh(row, lse);
       Products::release(at.q_empty, walk.slot());
-      Products::put_weights(p_words(walk.step), row);
-      Products::release(at.p_full, p_slot(walk.step));
+      Products::put_weights(p_words(), row);
+      Products::release(at.p_full, 0);
     } else {
       if constexpr (c.has_softcap) await_queries(walk);
-      barrier_wait(smem + at.p_full + 8 * p_slot(walk.step), p_phase(walk.step));
-      Products::differentiate_with(p_words(walk.step), row, lse,
+      barrier_wait(smem + at.p_full, walk.step & 1);
+      Products::differentiate_with(p_words(), row, lse,
                                    smem + at.delta + (lane & 3) * 8 + walk.dout_slot() * (kTileQ * 4));
       Products::release(at.dout_empty, walk.dout_slot());
-      Products::hand_over(walk.step);
+      Products::put_ds(walk.step);
     }
+  }
+
+  template <int kPart>
+  __device__ __forceinline__ void store_dq(int step) {
+    Products::template store_dq<kPart, kParts>(step);
+    Products::release_dq();
   }
 
   __device__ __forceinline__ void pin_sum() {
@@ -127,26 +129,25 @@ struct BackwardWideConsumer : BackwardProducts<Config> {
       pin(dQ);
       // The last step leaves here: with the exit between a product's start and its wait ptxas would serialise.
       if (step == steps - 1) break;
-      // Before there is a dS so far back, the product is of no use and never stored.
-      const int behind = step - c.dq_lag;
       constexpr int kFirst = kParts > 1 ? kTileQ / 32 : kTileQ / 16;  // so much of the update comes before the first part of dQ
       issue_update<0, kFirst>(walk);
-      if (kParts > 0 && step > c.dq_lag) Products::template store_dq<kParts - 1, kParts>(step - 1 - c.dq_lag);
+      if constexpr (!kIsValues) Products::hand_over(step);
+      if (kParts > 0 && step > 0) store_dq<kParts - 1>(step - 1);
       if constexpr (kParts > 1) {
-        if (behind >= 0) Products::await_ds(behind);
-        Products::issue_dq(behind, 0);
+        Products::await_ds(step);
+        Products::issue_dq(step, 0);
         issue_update<kFirst, kTileQ / 16>(walk);
         wgmma_wait<1>();
         pin(dQ);
-        if (behind >= 0) Products::template store_dq<0, kParts>(behind);
+        store_dq<0>(step);
       }
       if (walk.advance(smem + at.task)) Products::open_head(walk);
       issue_scores(walk);
       wgmma_wait<1>();
       pin_sum();
       Products::release(kIsValues ? at.dout_empty : at.q_empty, done);
-      if (kParts == 1 && behind >= 0) Products::await_ds(behind);
-      if constexpr (kParts > 0) Products::issue_dq(behind, kParts - 1);
+      if constexpr (kParts == 1) Products::await_ds(step);
+      if constexpr (kParts > 0) Products::issue_dq(step, kParts - 1);
       wgmma_wait<(kParts > 0 ? 1 : 0)>();
       pin(X);
     }
@@ -156,26 +157,24 @@ struct BackwardWideConsumer : BackwardProducts<Config> {
   // The last step's update, and what is left of dQ.
   __device__ __forceinline__ void finish(const QueryWalk<Config>& walk, int steps) {
     issue_update(walk);
+    if constexpr (!kIsValues) Products::hand_over(steps - 1);
     if constexpr (kParts > 0) {
-      if (steps - 1 > c.dq_lag) Products::template store_dq<kParts - 1, kParts>(steps - 2 - c.dq_lag);
+      if (steps > 1) store_dq<kParts - 1>(steps - 2);
     }
     wgmma_wait<0>();
     pin_sum();
     if constexpr (kParts > 0) {
-#pragma unroll 1
-      for (int behind = max(steps - 1 - c.dq_lag, 0); behind < steps; ++behind) {
-        Products::await_ds(behind);
-        if constexpr (kParts > 1) {
-          Products::issue_dq(behind, 0);
-          wgmma_wait<0>();
-          pin(dQ);
-          Products::template store_dq<0, kParts>(behind);
-        }
-        Products::issue_dq(behind, kParts - 1);
+      Products::await_ds(steps - 1);
+      if constexpr (kParts > 1) {
+        Products::issue_dq(steps - 1, 0);
         wgmma_wait<0>();
         pin(dQ);
-        Products::template store_dq<kParts - 1, kParts>(behind);
+        store_dq<0>(steps - 1);
       }
+      Products::issue_dq(steps - 1, kParts - 1);
+      wgmma_wait<0>();
+      pin(dQ);
+      store_dq<kParts - 1>(steps - 1);
     }
   }
 
