@@ -37,8 +37,7 @@ std::vector<Step> hopper_steps() {
                           {{"groups", 2}, {"consumer_registers", 216}, {"producer_registers", 72}},
                           {{"groups", 3}, {"consumer_registers", 152}, {"producer_registers", 56}}};
   return {combine(combine(groups, tiles), buffers), combine(values("takes_turns", {0, 1}), values("rotates_rows", {0, 1})),
-          combine(values("weighed_first", {0, 2, 4, 6, 8}), values("integer_tops", {0, 1})),
-          values("polynomial_exp", {0, 1, 2, 3, 4}), registers};
+          values("integer_tops", {0, 1}), values("polynomial_exp", {0, 1, 2, 3, 4}), registers};
 }
 
 std::vector<Step> ampere_steps() {
@@ -65,7 +64,6 @@ std::vector<std::string> schedule_fields(const std::string& kernel) {
             "shares_q_buffer",
             "o_passes",
             "overlaps_tiles",
-            "weighed_first",
             "polynomial_exp",
             "integer_tops",
             "consumer_registers",

@@ -127,7 +127,6 @@ TEST(Forced, WhatMakesNoKernelIsRefused) {
   EXPECT_NE(refusal([](Sm90ForwardConfig& c) { c.o_passes = 2, c.shares_q_buffer = true; }).find("1 with shares_q_buffer"),
             std::string::npos);
   EXPECT_NE(refusal([](Sm90ForwardConfig& c) { c.polynomial_exp = 5; }).find("polynomial_exp is 5"), std::string::npos);
-  EXPECT_NE(refusal([](Sm90ForwardConfig& c) { c.weighed_first = 9; }).find("weighed_first is 9"), std::string::npos);
   EXPECT_NE(refusal([](Sm90ForwardConfig& c) { c.stages = 4; }).find("bytes of shared memory"), std::string::npos);
 }
 

@@ -14,8 +14,6 @@ namespace flash_attn::cuda {
 namespace {
 
 constexpr int64_t kLongKeys = 1024;  // from here on, tall tiles with short key blocks
-constexpr int64_t kLongMaskedKeys = 4096;
-constexpr int64_t kLongWideKeys = 3072;  // keys of an average row of wide heads that outweigh waiting for the epilogue
 constexpr int64_t kMostItems = (int64_t{1} << 31) - 256;
 constexpr int kMostSplits = 64;
 constexpr int64_t kLeastSection = 16;
@@ -66,12 +64,6 @@ double waste_of(int64_t keys, int tile_k) {
   return static_cast<double>(tiled) / static_cast<double>(std::max<int64_t>(keys, 1));
 }
 
-// Keys that an average row sees.
-int64_t average_keys(const Problem& p, const Sm90ForwardConfig& c) {
-  const int64_t most = visible_keys(p);
-  return c.mask == KeyMask::right ? (most + 1) / 2 : most;
-}
-
 // One q buffer and a little room for o, so that the next item's queries come in beneath this item's last softmax.
 void stage_apart(Sm90ForwardConfig* c) {
   c->tile_k = 64;
@@ -79,33 +71,38 @@ void stage_apart(Sm90ForwardConfig* c) {
   c->q_buffers = 1;
   c->o_passes = (c->slabs_v() + 1) / 2;
   c->overlaps_tiles = true;
+  c->takes_turns = c->mask == KeyMask::none;
 }
 
-// Wide heads: there is no room for two q buffers. Long items take the tallest key blocks, and the next waits for the epilogue.
+// Wide heads: beyond 192 columns there is no room for two q buffers.
 void tile_wide(const Problem& p, const Burden& burden, Sm90ForwardConfig* c) {
+  c->overlaps_tiles = c->d <= 192 && c->d_v <= 192;
   const bool is_short = !is_batch_invariant(p) && waste_of(p.max_s_k, 80) > 1.04 * waste_of(p.max_s_k, 64);
-  c->tile_k = c->is_paged || c->has_tree || c->groups == 1 || is_short ? 64 : 80;
+  c->tile_k = c->is_paged || c->has_tree || c->groups == 1 || is_short || !c->overlaps_tiles ? 64 : 80;
   if (burden.is_heavy)
     c->tile_k = burden.is_heaviest ? 16 : 32;
   else if (c->has_dropout)
     c->tile_k = std::max(c->d, c->d_v) <= 192 ? 64 : (c->is_paged || c->gathers_q || c->gathers_k ? 32 : 48);
   c->shares_q_buffer = c->slabs_v() <= c->slabs();
-  c->overlaps_tiles = c->d <= 192 && c->d_v <= 192;
   if (!c->shares_q_buffer && !c->gathers_q) c->tile_k = std::min(c->tile_k, c->is_paged ? 32 : 48), c->overlaps_tiles = false;
   c->q_buffers = c->overlaps_tiles ? 2 : 1;
-  const bool is_long = is_batch_invariant(p) || average_keys(p, *c) > kLongWideKeys;
-  if (burden.is_lean && c->groups == 2 && !c->overlaps_tiles && !is_long) stage_apart(c);
+  if (burden.is_lean && c->groups == 2 && !c->overlaps_tiles) stage_apart(c);
 }
 
-void tile_narrow(const Burden& burden, bool is_long, Sm90ForwardConfig* c) {
-  const bool is_plain = c->mask == KeyMask::none && !c->has_softcap && !c->has_alibi && !c->has_lengths && !c->is_paged;
+// Whether three groups' loader finds its items in 32 registers.
+bool finds_items_easily(const Sm90ForwardConfig& c) {
+  return c.mask != KeyMask::interval && !c.has_softcap && !c.has_alibi && !c.has_lengths && !c.is_paged;
+}
+
+void tile_narrow(const Burden& burden, bool is_tall, Sm90ForwardConfig* c) {
   c->tile_k = burden.is_heaviest ? 32 : (burden.is_heavy ? 64 : 128);
   c->stages = 4;
-  if (c->groups < 2 || !burden.is_lean || (!is_long && !is_plain)) return;
-  const bool is_tight = c->is_paged || (c->has_softcap && c->mask == KeyMask::interval);
-  use_three_groups(is_plain ? 128 : (is_tight ? 96 : 112), c);
+  c->rotates_rows = false;
+  if (c->groups < 2 || !burden.is_lean || !is_tall) return;
+  const bool is_easy = finds_items_easily(*c), is_tight = c->is_paged || (c->has_softcap && c->mask == KeyMask::interval);
+  use_three_groups(is_easy ? 128 : (is_tight ? 96 : 112), c);
   c->takes_turns = true;
-  if (is_plain) c->consumer_registers = 160, c->producer_registers = 32;
+  if (is_easy) c->consumer_registers = 160, c->producer_registers = 32;
 }
 
 void tile_middle(const Burden& burden, bool is_long, Sm90ForwardConfig* c) {
@@ -123,7 +120,7 @@ void tile_middle(const Burden& burden, bool is_long, Sm90ForwardConfig* c) {
 // The rules' schedule, then the tuned table's, then what the caller forces.
 Status set_schedule(const Problem& p, const DeviceInfo& device, int64_t rows, Sm90ForwardConfig* c) {
   const Burden burden = burden_of(*c);
-  const auto is_long = [&](int64_t keys) { return is_batch_invariant(p) || (p.max_s_k >= keys && rows > 128); };
+  const bool is_tall = is_batch_invariant(p) || rows > 128, is_long = is_batch_invariant(p) || p.max_s_k >= kLongKeys;
   c->groups = rows <= 64 && !is_batch_invariant(p) ? 1 : 2;
   c->stages = 2;
   c->rotates_rows = c->mask == KeyMask::right;
@@ -136,10 +133,12 @@ Status set_schedule(const Problem& p, const DeviceInfo& device, int64_t rows, Sm
   if (widest > 128)
     tile_wide(p, burden, c);
   else if (widest > 64)
-    tile_middle(burden, is_long(c->mask == KeyMask::none ? kLongKeys : kLongMaskedKeys), c);
+    tile_middle(burden, is_tall && is_long, c);
   else
-    tile_narrow(burden, is_long(kLongKeys), c);
+    tile_narrow(burden, is_tall, c);
   if (c->has_bool_mask && c->tile_k > 32) c->tile_k -= c->tile_k % 32;  // words of bits
+  // Where a step is short of time beside its products, and ends them all at once.
+  c->integer_tops = widest <= 128 && (c->mask == KeyMask::none || c->groups == 3);
   // tanh and the exponential share a unit, which would take as long as both products at d 128 and twice as long at d 64.
   c->polynomial_exp = !c->has_softcap || widest > 128 ? 0 : (widest > 64 ? 1 : 3);
   // Rows of the table were measured where maps move the tensors and keys are not split.

@@ -30,9 +30,9 @@ std::vector<Sm90TunedRow> tuned_rows_sm90() { return {kRows, kRows + kNumRows}; 
 std::string forced_kernel_sm90(const Sm90Schedule& s) {
   return format_text(
       "sm90_fwd:groups=%d,tile_k=%d,stages=%d,rotates_rows=%d,takes_turns=%d,q_buffers=%d,shares_q_buffer=%d,o_passes=%d,"
-      "overlaps_tiles=%d,weighed_first=%d,polynomial_exp=%d,integer_tops=%d,consumer_registers=%d,producer_registers=%d",
+      "overlaps_tiles=%d,polynomial_exp=%d,integer_tops=%d,consumer_registers=%d,producer_registers=%d",
       s.groups, s.tile_k, s.stages, s.rotates_rows, s.takes_turns, s.q_buffers, s.shares_q_buffer, s.o_passes, s.overlaps_tiles,
-      s.weighed_first, s.polynomial_exp, s.integer_tops, s.consumer_registers, s.producer_registers);
+      s.polynomial_exp, s.integer_tops, s.consumer_registers, s.producer_registers);
 }
 
 void apply_tuned_sm90(const ProblemClass& problem_class, Sm90ForwardConfig* c) {
@@ -49,7 +49,6 @@ void apply_tuned_sm90(const ProblemClass& problem_class, Sm90ForwardConfig* c) {
   c->shares_q_buffer = at->schedule.shares_q_buffer;
   c->o_passes = at->schedule.o_passes;
   c->overlaps_tiles = at->schedule.overlaps_tiles;
-  c->weighed_first = at->schedule.weighed_first;
   c->polynomial_exp = at->schedule.polynomial_exp;
   c->integer_tops = at->schedule.integer_tops;
   c->consumer_registers = at->schedule.consumer_registers;
@@ -60,7 +59,7 @@ Status apply_forced_sm90(const Problem& problem, Sm90ForwardConfig* config) {
   return apply_forced_fields(
       problem.kernel,
       {"groups", "tile_k", "stages", "rotates_rows", "takes_turns", "q_buffers", "shares_q_buffer", "o_passes", "overlaps_tiles",
-       "is_dynamic", "weighed_first", "polynomial_exp", "integer_tops", "lazy_log2", "consumer_registers", "producer_registers"},
+       "is_dynamic", "polynomial_exp", "integer_tops", "lazy_log2", "consumer_registers", "producer_registers"},
       config);
 }
 
@@ -69,7 +68,6 @@ Status check_schedule_sm90(const Sm90ForwardConfig& c, int shared_bytes) {
   if (c.tile_k < 16 || c.tile_k > 256 || c.tile_k % 16 != 0)
     return unsupported("tile_k is %d but must be a multiple of 16 up to 256", c.tile_k);
   if (c.stages < 2 || c.stages > 4) return unsupported("stages is %d but must be 2 to 4", c.stages);
-  if (c.weighed_first < 0 || c.weighed_first > 8) return unsupported("weighed_first is %d but must be 0 to 8", c.weighed_first);
   if (c.polynomial_exp < 0 || c.polynomial_exp > 4) return unsupported("polynomial_exp is %d but must be 0 to 4", c.polynomial_exp);
   if (c.lazy_log2 > 14) return unsupported("lazy_log2 is %d but must be at most 14", c.lazy_log2);
   if (c.shares_q_buffer && c.slabs_v() > c.slabs()) return unsupported("shares_q_buffer is set but o is wider than q");

@@ -18,7 +18,7 @@ struct Sm90Schedule {
   bool shares_q_buffer;
   int o_passes;
   bool overlaps_tiles;
-  int weighed_first, polynomial_exp;
+  int polynomial_exp;
   bool integer_tops;
   int consumer_registers, producer_registers;
 };

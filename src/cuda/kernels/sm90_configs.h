@@ -31,7 +31,6 @@ struct Sm90ForwardConfig {
   bool has_bool_mask = false;
   bool has_tree = false;
   bool has_dropout = false;
-  bool makes_dq = false;         // the kernel of sm90_bwd_queries.cuh: o is dq, and dout comes with q
   bool has_lengths = false;      // per-request lengths or offsets are read on the device
   bool has_splits = false;       // writes partial results of key ranges
   bool is_paged = false;         // key tiles are put together from boxes of rows, each within a page
@@ -46,12 +45,9 @@ struct Sm90ForwardConfig {
   bool shares_q_buffer = false;  // o is staged where q was
   int o_passes = 1;              // o is staged in so many parts, one after the other
   bool overlaps_tiles = true;    // the next item's first scores run behind this item's epilogue
-  // Eighths of a block's weights that are made before the product with the values above must be done, so that they run beside it;
-  // 0: as the assembler likes, which is few.
-  int weighed_first = 4;
-  int polynomial_exp = 0;     // of every 8 weights, those made by products instead of the special function unit
-  bool integer_tops = false;  // maxima by integer instructions, which take three operands
-  int lazy_log2 = 8;          // O is rescaled when a maximum has grown by more than 2^lazy_log2
+  int polynomial_exp = 0;        // of every 8 weights, those made by products instead of the special function unit
+  bool integer_tops = false;     // maxima by integer instructions, which take three operands
+  int lazy_log2 = 8;             // O is rescaled when a maximum has grown by more than 2^lazy_log2
   int consumer_registers = 232;
   int producer_registers = 40;
 
@@ -74,7 +70,6 @@ struct Sm90ForwardConfig {
     visit("has_bool_mask", has_bool_mask);
     visit("has_tree", has_tree);
     visit("has_dropout", has_dropout);
-    visit("makes_dq", makes_dq);
     visit("has_lengths", has_lengths);
     visit("has_splits", has_splits);
     visit("is_paged", is_paged);
@@ -89,7 +84,6 @@ struct Sm90ForwardConfig {
     visit("shares_q_buffer", shares_q_buffer);
     visit("o_passes", o_passes);
     visit("overlaps_tiles", overlaps_tiles);
-    visit("weighed_first", weighed_first);
     visit("polynomial_exp", polynomial_exp);
     visit("integer_tops", integer_tops);
     visit("lazy_log2", lazy_log2);
@@ -124,7 +118,7 @@ struct Sm90Layout {
   int total;
 
   constexpr explicit Sm90Layout(const Sm90ForwardConfig& c)
-      : q_group(64 * (c.slabs() + (c.makes_dq ? c.slabs_v() : 0)) * 128),
+      : q_group(64 * c.slabs() * 128),
         q_all(q_group * c.groups),
         k_tile(c.tile_k * c.slabs() * 128),
         v_tile(c.tile_k * c.slabs_v() * 128),
@@ -161,14 +155,6 @@ struct Sm90ForwardArguments {
   TensorMap q, k, v, o;
   ForwardParams params;
   Sm90Extras extras;
-};
-
-// Of the kernel that makes dq.
-struct Sm90QueryArguments : Sm90ForwardArguments {
-  TensorMap dout;
-  const float *row_lse2 = nullptr, *row_delta = nullptr;  // [h_q, stat_rows], as BackwardParams has them
-  long long stat_rows = 0;
-  int stat_tile = 1, stat_tiles = 0;
 };
 
 }  // namespace flash_attn::cuda

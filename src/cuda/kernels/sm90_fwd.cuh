@@ -130,11 +130,9 @@ struct Sm90Consumer {
     barrier_arrive(smem + at.q_empty + 8 * (q_slot<Config>(count) * c.groups + rows));
   }
 
-  // Of keys [kBegin, kEnd) of the block.
-  template <int kBegin, int kEnd>
   __device__ __forceinline__ void pack_weights() {
 #pragma unroll
-    for (int i = kBegin / 4; i < kEnd / 4; ++i) {
+    for (int i = 0; i < c.tile_k / 4; ++i) {
       P[i] = pack2<c.dtype>(S[2 * i], S[2 * i + 1]);
       if constexpr (c.has_dropout) P[i] &= ~dropped[i];
     }
@@ -379,10 +377,7 @@ struct Sm90Consumer {
     release_k();
     release_last_q(count, block == last);
     const bool rescales = raise_block<kMasked>(rows, state, block);
-    constexpr int kFirst = c.tile_k * c.weighed_first / 128 * 16;
     Weigher<c, (kMasked || kHides)> weigher(S, state, factor());
-    weigher.template weigh<0, kFirst>(S);
-    if constexpr (c.weighed_first > 0) hold(weigher.total());
     wgmma_wait<0>();
     pin(O);
     pin(P);
@@ -391,9 +386,8 @@ struct Sm90Consumer {
 #pragma unroll
       for (int x = 0; x < c.d_v / 2; ++x) O[x] *= state.alpha[(x >> 1) & 1];
     }
-    pack_weights<0, kFirst>();
-    weigher.template weigh<kFirst, c.tile_k>(S);
-    pack_weights<kFirst, c.tile_k>();
+    weigher.weigh(S);
+    pack_weights();
     weigher.add_to(state);
   }
 
@@ -402,7 +396,7 @@ struct Sm90Consumer {
   __device__ __forceinline__ void weigh_first_block(const Rows& rows, RowState& state, int block) {
     raise_block<kMasked>(rows, state, block);
     Weigher<c, (kMasked || kHides)> weigher(S, state, factor());
-    weigher.template weigh<0, c.tile_k>(S);
+    weigher.weigh(S);
     weigher.add_to(state);
   }
 
@@ -453,7 +447,7 @@ struct Sm90Consumer {
       weigh_first_block<false>(rows, state, block);
     else
       weigh_first_block<true>(rows, state, block);
-    pack_weights<0, c.tile_k>();
+    pack_weights();
     recycle_staging(count);
 #pragma unroll 1
     for (int skipped = span.last; skipped > span.end; --skipped) {

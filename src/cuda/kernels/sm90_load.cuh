@@ -198,13 +198,6 @@ struct Sm90Loader {
     if (++stage == c.stages) stage = 0, phase ^= 1;
   }
 
-  __device__ __forceinline__ void load_dout(unsigned target, unsigned full, MapPoint from) const {
-    for (int slab = 0; slab < c.slabs_v(); ++slab) {
-      from.column = slab * c.kSlab;
-      tma_load(target + slab * 64 * 128, &static_cast<const Sm90QueryArguments&>(a).dout, full, from, kEvictFirst);
-    }
-  }
-
   __device__ __forceinline__ void load_queries(int count) {
     const int buffer = q_slot<Config>(count);
     const unsigned target = smem + at.q + buffer * at.q_all;
@@ -224,7 +217,6 @@ struct Sm90Loader {
           from.column = slab * c.kSlab;
           tma_load(target + g * at.q_group + slab * 64 * 128, &a.q, full, from, kEvictFirst);
         }
-        if constexpr (c.makes_dq) load_dout(target + g * at.q_group + c.slabs() * 64 * 128, full, from);
       }
     }
     if constexpr (c.gathers_q) arrive_late(smem + at.q_full + bars, c.groups);
@@ -254,11 +246,9 @@ struct Sm90Loader {
 #pragma unroll 1
       for (int step = 1; step < steps; ++step) {
         const int below = c.mask == KeyMask::interval && block == item.first ? item.low + item.leading - 1 : block - 1;
-        // Keys that are read once more, later, must not keep values waiting.
-        if constexpr (c.makes_dq) load_keys<true>(block);
         load_keys<false>(below);
         if (step == 1) settle_queries();
-        if constexpr (!c.makes_dq) load_keys<true>(block);
+        load_keys<true>(block);
         block = below;
       }
       load_keys<true>(block);

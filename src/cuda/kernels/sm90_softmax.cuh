@@ -150,8 +150,8 @@ __device__ __forceinline__ bool raise_tops(const float (&S)[C.tile_k / 2], RowSt
   return rescales;
 }
 
-// Scores become weights 2^((score - top) c), a part of the block after the other; sums grow. Where maxima are large the difference
-// is taken first, so that the largest score weighs exactly 1.
+// Scores become weights 2^((score - top) c); sums grow. Where maxima are large the difference is taken first, so that the largest
+// score weighs exactly 1.
 template <Sm90ForwardConfig C, bool kMasked>
 struct Weigher {
   static constexpr int kTileK = C.tile_k;
@@ -181,22 +181,19 @@ struct Weigher {
       return exp2_fast(x);
   }
 
-  // Keys [kBegin, kEnd) of the block.
-  template <int kBegin, int kEnd>
+  template <int kAt = 0>
   __device__ __forceinline__ void weigh(float (&S)[kTileK / 2]) {
-    if constexpr (kBegin < kEnd) {
-      constexpr int kAt = kBegin / 2;
+    if constexpr (kAt < kTileK / 2) {
       S[kAt] = weight<kAt>(fmaf(S[kAt], c, -base[0]));
       S[kAt + 1] = weight<kAt + 1>(fmaf(S[kAt + 1], c, -base[0]));
       S[kAt + 2] = weight<kAt + 2>(fmaf(S[kAt + 2], c, -base[1]));
       S[kAt + 3] = weight<kAt + 3>(fmaf(S[kAt + 3], c, -base[1]));
       even[0] += S[kAt], odd[0] += S[kAt + 1];
       even[1] += S[kAt + 2], odd[1] += S[kAt + 3];
-      weigh<kBegin + 8, kEnd>(S);
+      weigh<kAt + 4>(S);
     }
   }
 
-  __device__ __forceinline__ float total() const { return even[0] + odd[0] + even[1] + odd[1]; }
   __device__ __forceinline__ void add_to(RowState& state) const {
 #pragma unroll
     for (int r = 0; r < 2; ++r) state.sum[r] += even[r] + odd[r];

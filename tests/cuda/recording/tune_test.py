@@ -11,8 +11,7 @@ PROGRAM = sys.argv.pop(1)
 CLASS = r"\d+, \d+, \d+, (none|right|interval), (plain|lengths|paged|scores|lookups), (low|tall), (light|full), (few|some|many)"
 FIELDS = {"sm80_fwd": ["tile_q", "tile_k", "warps", "blocks_per_sm"],
           "sm90_fwd": ["groups", "tile_k", "stages", "rotates_rows", "takes_turns", "q_buffers", "shares_q_buffer", "o_passes", "overlaps_tiles",
-                       "weighed_first", "polynomial_exp", "integer_tops",
-                       "consumer_registers", "producer_registers"]}
+                       "polynomial_exp", "integer_tops", "consumer_registers", "producer_registers"]}
 
 
 def tune(*arguments):

@@ -23,12 +23,6 @@ __device__ __forceinline__ void pin(unsigned (&x)[kCount]) {
   for (int i = 0; i < kCount; ++i) asm volatile("" : "+r"(x[i])::"memory");
 }
 
-// What x is made of is done before what follows: ptxas moves instructions across waits for wgmma, but not across a branch. This one
-// is taken when x has overflown, and then costs a moment.
-__device__ __forceinline__ void hold(float x) {
-  if (__any_sync(0xffffffffu, x > 1e38f)) asm volatile("nanosleep.u32 0;");
-}
-
 template <int kRegisters>
 __device__ __forceinline__ void grow_registers() {
   asm volatile("setmaxnreg.inc.sync.aligned.u32 %0;" ::"n"(kRegisters));

@@ -35,7 +35,6 @@ void wgmma_wait() {
 }
 template <class T, int kCount>
 void pin(T (&)[kCount]) {}
-inline void hold(float) {}
 template <int kRegisters>
 void grow_registers() {}
 template <int kRegisters>
