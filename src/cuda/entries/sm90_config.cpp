@@ -89,17 +89,14 @@ void tile_wide(const Problem& p, const Burden& burden, Sm90ForwardConfig* c) {
   if (burden.is_lean && c->groups == 2 && !c->overlaps_tiles) stage_apart(c);
 }
 
-// Whether three groups' loader finds its items in 32 registers.
-bool finds_items_easily(const Sm90ForwardConfig& c) {
-  return c.mask != KeyMask::interval && !c.has_softcap && !c.has_alibi && !c.has_lengths && !c.is_paged;
-}
-
 void tile_narrow(const Burden& burden, bool is_tall, Sm90ForwardConfig* c) {
   c->tile_k = burden.is_heaviest ? 32 : (burden.is_heavy ? 64 : 128);
   c->stages = 4;
   c->rotates_rows = false;
   if (c->groups < 2 || !burden.is_lean || !is_tall) return;
-  const bool is_easy = finds_items_easily(*c), is_tight = c->is_paged || (c->has_softcap && c->mask == KeyMask::interval);
+  // 32 registers do for a loader that looks up no lengths or pages and has one limit of keys to find.
+  const bool is_easy = c->mask != KeyMask::interval && !c->has_lengths && !c->is_paged;
+  const bool is_tight = c->is_paged || (c->has_softcap && c->mask == KeyMask::interval);
   use_three_groups(is_easy ? 128 : (is_tight ? 96 : 112), c);
   c->takes_turns = true;
   if (is_easy) c->consumer_registers = 160, c->producer_registers = 32;
@@ -137,7 +134,7 @@ Status set_schedule(const Problem& p, const DeviceInfo& device, int64_t rows, Sm
   else
     tile_narrow(burden, is_tall, c);
   if (c->has_bool_mask && c->tile_k > 32) c->tile_k -= c->tile_k % 32;  // words of bits
-  // Where a step is short of time beside its products, and ends them all at once.
+  // Fewer instructions, and a vote: no gain beside the products of wide heads, nor where two groups wait for a masked step.
   c->integer_tops = widest <= 128 && (c->mask == KeyMask::none || c->groups == 3);
   // tanh and the exponential share a unit, which would take as long as both products at d 128 and twice as long at d 64.
   c->polynomial_exp = !c->has_softcap || widest > 128 ? 0 : (widest > 64 ? 1 : 3);

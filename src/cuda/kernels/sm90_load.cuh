@@ -202,6 +202,9 @@ struct Sm90Loader {
     const int buffer = q_slot<Config>(count);
     const unsigned target = smem + at.q + buffer * at.q_all;
     const int bars = 8 * buffer * c.groups;
+    // Beside the limits of keys, 32 registers do not hold the addresses of all groups.
+    constexpr int kUnrolled = c.mask == KeyMask::none || c.gathers_q ? c.groups : 1;
+#pragma unroll(kUnrolled)
     for (int g = 0; g < c.groups; ++g) {
       if (!c.gathers_q && threadIdx.x != 0) continue;
       barrier_wait(smem + at.q_empty + bars + 8 * g, q_phase<Config>(count) ^ 1);
