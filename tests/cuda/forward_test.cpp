@@ -135,7 +135,7 @@ TEST(Schedules, AgreeWithOracle) {
   CaseSpec spec = {
       .name = "schedule", .batch = 2, .s_q = 300, .s_k = 300, .h_q = 2, .h_k = 2, .d = 64, .mask_kind = FA_MASK_CAUSAL};
   for (const char* fields :
-       {"integer_tops=1", "polynomial_exp=3", "polynomial_exp=4,tile_k=80", "integer_tops=1,tile_k=112,stages=3,rotates_rows=0"}) {
+       {"integer_tops=0", "polynomial_exp=3", "polynomial_exp=4,tile_k=80", "integer_tops=1,tile_k=112,stages=2,rotates_rows=1"}) {
     ASSERT_EQ(setenv("FLASH_ATTN_TEST_KERNEL", (std::string("sm90_fwd:") + fields).c_str(), 1), 0);
     EXPECT_EQ(check_on_gpu(spec, FA_DTYPE_BF16, 1, Placement::aligned, 3), "") << fields;
   }
@@ -145,26 +145,42 @@ TEST(Schedules, AgreeWithOracle) {
 }
 
 // Every kind of device by its shared memory: 99 KB as on sm_86 and sm_89, 163 KB as on sm_80, 227 KB as from sm_90 on.
-class SmallDevice : public ::testing::TestWithParam<int> {};
+struct SmallShape {
+  int kilobytes;
+  int64_t d;
+};
+
+class SmallDevice : public ::testing::TestWithParam<SmallShape> {};
 
 TEST_P(SmallDevice, AgreesWithOracle) {
-  cuda::limit_shared_memory(GetParam() * 1024);
-  for (const int64_t d : {40, 64, 96, 128, 192, 256}) {
-    CaseSpec spec = {.name = "small", .batch = 2, .s_q = 150, .s_k = 333, .h_q = 4, .h_k = 2, .d = d, .mask_kind = FA_MASK_CAUSAL};
-    EXPECT_EQ(check_on_gpu(spec, FA_DTYPE_BF16, 1, Placement::aligned), "");
-    spec.window_left = 70;
-    spec.key_layout = KeyLayout::paged;
-    EXPECT_EQ(check_on_gpu(spec, FA_DTYPE_BF16, 2, Placement::aligned), "");
-    EXPECT_EQ(check_on_gpu(spec, FA_DTYPE_F32, 3, Placement::aligned), "");
-    spec.window_left = -1;
-    spec.seqused_k = true;
-    EXPECT_EQ(check_on_gpu(spec, FA_DTYPE_F16, 4, Placement::aligned), "");
-  }
+  const auto [kilobytes, d] = GetParam();
+  if (forced_kernel() != nullptr && std::string(forced_kernel()) == "sm90_fwd" && kilobytes < 163 && d > 128)
+    GTEST_SKIP() << "sm90_fwd holds no wide tiles in so little; no device that it is for has less than 227 KB";
+  cuda::limit_shared_memory(kilobytes * 1024);
+  CaseSpec spec = {.name = "small", .batch = 2, .s_q = 150, .s_k = 333, .h_q = 4, .h_k = 2, .d = d, .mask_kind = FA_MASK_CAUSAL};
+  EXPECT_EQ(check_on_gpu(spec, FA_DTYPE_BF16, 1, Placement::aligned), "");
+  spec.window_left = 70;
+  spec.key_layout = KeyLayout::paged;
+  EXPECT_EQ(check_on_gpu(spec, FA_DTYPE_BF16, 2, Placement::aligned), "");
+  EXPECT_EQ(check_on_gpu(spec, FA_DTYPE_F32, 3, Placement::aligned), "");
+  spec.window_left = -1;
+  spec.seqused_k = true;
+  EXPECT_EQ(check_on_gpu(spec, FA_DTYPE_F16, 4, Placement::aligned), "");
   cuda::limit_shared_memory(0);
 }
 
-INSTANTIATE_TEST_SUITE_P(Kilobytes, SmallDevice, ::testing::Values(99, 163, 227),
-                         [](const ::testing::TestParamInfo<int>& kb) { return "kb" + std::to_string(kb.param); });
+std::vector<SmallShape> small_shapes() {
+  std::vector<SmallShape> shapes;
+  for (const int kilobytes : {99, 163, 227}) {
+    for (const int64_t d : {40, 64, 96, 128, 192, 256}) shapes.push_back({kilobytes, d});
+  }
+  return shapes;
+}
+
+INSTANTIATE_TEST_SUITE_P(Kilobytes, SmallDevice, ::testing::ValuesIn(small_shapes()),
+                         [](const ::testing::TestParamInfo<SmallShape>& shape) {
+                           return "kb" + std::to_string(shape.param.kilobytes) + "_d" + std::to_string(shape.param.d);
+                         });
 
 TEST(Random, AgreesWithOracle) {
   const uint64_t seed = environment_number("FLASH_ATTN_TEST_SEED", 1), rounds = environment_number("FLASH_ATTN_TEST_ROUNDS", 12);

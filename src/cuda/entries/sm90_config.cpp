@@ -94,8 +94,8 @@ void tile_narrow(const Burden& burden, bool is_tall, Sm90ForwardConfig* c) {
   c->stages = 4;
   c->rotates_rows = false;
   if (c->groups < 2 || !burden.is_lean || !is_tall) return;
-  // 32 registers do for a loader that looks up no lengths or pages and has one limit of keys to find.
-  const bool is_easy = c->mask != KeyMask::interval && !c->has_lengths && !c->is_paged;
+  // 32 registers do for a loader that looks up no pages, has one limit of keys to find, and draws items if it looks up lengths.
+  const bool is_easy = c->mask != KeyMask::interval && !c->is_paged && (c->is_dynamic || !c->has_lengths);
   const bool is_tight = c->is_paged || (c->has_softcap && c->mask == KeyMask::interval);
   use_three_groups(is_easy ? 128 : (is_tight ? 96 : 112), c);
   c->takes_turns = true;

@@ -37,7 +37,7 @@ struct Sm90Loader {
   Sm90Item item;
   Request request;
   KeyRows keys;
-  int k_stage = 0, k_phase = 0, v_stage = 0, v_phase = 0;
+  int next_k = 0, next_v = 0;  // tiles loaded, counted to twice the stages: stage and phase in one register
   // Copies by threads count as arrived one tile late, so that two are on their way: the barriers of the tile before.
   unsigned pending = 0;
   int pending_barriers = 0;
@@ -175,8 +175,8 @@ struct Sm90Loader {
   template <bool kIsValue>
   __device__ __forceinline__ void load_keys(int block) {
     constexpr int kBytes = kIsValue ? at.v_tile : at.k_tile;
-    int& stage = kIsValue ? v_stage : k_stage;
-    int& phase = kIsValue ? v_phase : k_phase;
+    int& next = kIsValue ? next_v : next_k;
+    const int phase = next >= c.stages, stage = next - (phase ? c.stages : 0);
     const unsigned full = smem + (kIsValue ? at.v_full : at.k_full) + 8 * stage;
     const unsigned target = smem + (kIsValue ? at.v : at.k) + stage * kBytes;
     const TensorMap* const map = kIsValue ? &a.v : &a.k;
@@ -195,15 +195,15 @@ struct Sm90Loader {
         load_rows(map, target, full, kSlabs, block);
       }
     }
-    if (++stage == c.stages) stage = 0, phase ^= 1;
+    next = next + 1 == 2 * c.stages ? 0 : next + 1;
   }
 
   __device__ __forceinline__ void load_queries(int count) {
     const int buffer = q_slot<Config>(count);
     const unsigned target = smem + at.q + buffer * at.q_all;
     const int bars = 8 * buffer * c.groups;
-    // Beside the limits of keys, 32 registers do not hold the addresses of all groups.
-    constexpr int kUnrolled = c.mask == KeyMask::none || c.gathers_q ? c.groups : 1;
+    // 32 registers do not hold the addresses of all groups at once.
+    constexpr int kUnrolled = c.gathers_q ? c.groups : 1;
 #pragma unroll(kUnrolled)
     for (int g = 0; g < c.groups; ++g) {
       if (!c.gathers_q && threadIdx.x != 0) continue;
