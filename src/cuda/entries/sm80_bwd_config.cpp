@@ -3,6 +3,7 @@
 
 #include "cuda/entries/forward_params.h"
 #include "cuda/entries/sm80_config.h"
+#include "cuda/entries/tuning.h"
 
 #include <algorithm>
 #include <cstdint>
@@ -23,6 +24,54 @@ constexpr Tile kScoreTiles[] = {{64, 64, 4, 1, 1}, {32, 32, 4, 1, 1}, {16, 16, 2
 // Tiles whose flags a block of the role renew looks at.
 constexpr int kFlagsOfItem = 32;
 
+// What a caller forces behind the kernel's name, of the roles keys and queries: "sm80_bwd:unroll_scores=8,blocks_per_sm=2".
+struct Forced {
+  static constexpr int kNot = 1 << 20;
+  int tile_q = kNot, tile_k = kNot, warps = kNot, score_warps = kNot, key_warps = kNot, query_warps = kNot, stages = kNot;
+  int unroll_scores = kNot, unroll = kNot, unroll_dq = kNot, blocks_per_sm = kNot, walks_back = kNot;
+  int section = kNot;  // heads that are swept together
+
+  template <class Visitor>
+  constexpr void fields(Visitor&& visit) const {
+    visit("tile_q", tile_q);
+    visit("tile_k", tile_k);
+    visit("warps", warps);
+    visit("score_warps", score_warps);
+    visit("key_warps", key_warps);
+    visit("query_warps", query_warps);
+    visit("stages", stages);
+    visit("unroll_scores", unroll_scores);
+    visit("unroll", unroll);
+    visit("unroll_dq", unroll_dq);
+    visit("blocks_per_sm", blocks_per_sm);
+    visit("walks_back", walks_back);
+    visit("section", section);
+  }
+  Status read(const Problem& p) {
+    return apply_forced_fields(p.kernel,
+                               {"tile_q", "tile_k", "warps", "score_warps", "key_warps", "query_warps", "stages", "unroll_scores",
+                                "unroll", "unroll_dq", "blocks_per_sm", "walks_back", "section"},
+                               this);
+  }
+  static void set(int forced, int* field) {
+    if (forced != kNot) *field = forced;
+  }
+  void set(Sm80BackwardConfig* c) const {
+    set(tile_q, &c->tile_q);
+    set(tile_k, &c->tile_k);
+    set(warps, &c->warps);
+    set(score_warps, &c->score_warps);
+    set(key_warps, &c->key_warps);
+    set(query_warps, &c->query_warps);
+    set(stages, &c->stages);
+    set(unroll_scores, &c->unroll_scores);
+    set(unroll, &c->unroll);
+    set(unroll_dq, &c->unroll_dq);
+    set(blocks_per_sm, &c->blocks_per_sm);
+    if (walks_back != kNot) c->walks_back = c->role == BackwardRole::keys && walks_back != 0;
+  }
+};
+
 int64_t count_tiles(int64_t rows, int tile) { return (rows + tile - 1) / tile; }
 
 bool finishes_scores(const Sm80BackwardConfig& c) {
@@ -35,6 +84,7 @@ void set_features(const Problem& p, Sm80BackwardConfig* c) {
   c->d_v = static_cast<int>(p.d_v);
   c->copies_dout = p.o_dtype != p.dtype;
   c->access = backward_access(p, c->copies_dout);
+  c->loops_items = p.sm_limit > 0;
   set_score_features(p, c);
 }
 
@@ -80,7 +130,10 @@ void set_layout(const Tile& tile, Sm80BackwardConfig* c) {
   c->warps = tile.warps;
   c->stages = tile.stages;
   c->blocks_per_sm = tile.blocks;
-  c->unroll = is_lean(*c) && !c->has_lengths && larger_dim(*c) <= 128 ? 2 : 1;
+  c->unroll = c->unroll_dq = is_lean(*c) && !c->has_lengths && !c->loops_items && larger_dim(*c) <= 128 ? 2 : 1;
+  c->unroll_scores = 2 * c->unroll;
+  // Three small blocks: laid out wholly, products of narrow heads need no more registers.
+  if (tile.blocks == 3) c->unroll = c->unroll_dq = c->unroll_scores = 4;
   const auto along_rows = [&](int rows, bool divides_columns_by_four) {
     if (rows == 64 && tile.warps == 8) return divides_columns_by_four ? 2 : 4;
     return std::min(2, rows / 16);
@@ -95,6 +148,31 @@ bool fits_shared_memory(const Sm80BackwardConfig& c, const DeviceInfo& device) {
   return c.shared_bytes() <= device.shared_bytes && c.blocks_per_sm * (c.shared_bytes() + kReserved) <= device.shared_bytes_per_sm;
 }
 
+// Do the parts of the warps come out even? Pairs of tiles of 8 columns, strips of 16 rows.
+bool has_even_parts(const Sm80BackwardConfig& c) {
+  const auto is_size = [](int x, int most) { return x >= 1 && x <= most && (x & (x - 1)) == 0; };
+  for (const int part : {c.warps, c.score_warps, c.key_warps, c.query_warps})
+    if (!is_size(part, 8) || part > c.warps) return false;
+  if (!is_size(c.tile_q, 128) || !is_size(c.tile_k, 128)) return false;
+  const auto divides = [](int unit, int x) { return x % unit == 0; };
+  return divides(16 * c.score_warps, c.tile_q) && divides(16 * c.warps / c.score_warps, c.tile_k) &&
+         divides(16 * c.key_warps, c.tile_k) && divides(16 * c.query_warps, c.tile_q) &&
+         divides(16 * c.warps / c.key_warps, c.padded_d()) && divides(16 * c.warps / c.key_warps, c.padded_d_v()) &&
+         divides(16 * c.warps / c.query_warps, c.padded_d());
+}
+
+Status set_forced(const Problem& p, const DeviceInfo& device, Sm80BackwardConfig* c) {
+  Forced forced;
+  FA_TRY(forced.read(p));
+  if (c->role != BackwardRole::keys && c->role != BackwardRole::queries) return {};
+  forced.set(c);
+  const bool is_sound = has_even_parts(*c) && (c->stages == 1 || c->stages == 2) && c->blocks_per_sm >= 1 && c->unroll >= 1 &&
+                        c->unroll_scores >= 1 && c->unroll_dq >= 1;
+  if (!is_sound || !fits_shared_memory(*c, device))
+    return invalid("kernel is \"%s\" but no kernel for d %d and d_v %d has these fields", p.kernel.c_str(), c->d, c->d_v);
+  return {};
+}
+
 Status set_tile(const DeviceInfo& device, Sm80BackwardConfig* c) {
   const bool is_of_scores = c->role != BackwardRole::keys && c->role != BackwardRole::queries;
   const Tile* const tiles = is_of_scores ? kScoreTiles : kTiles;
@@ -103,7 +181,7 @@ Status set_tile(const DeviceInfo& device, Sm80BackwardConfig* c) {
     if (!fits_registers(*c, tiles[n])) continue;
     set_layout(tiles[n], c);
     // Where registers are fewest, products are not unrolled.
-    if (device.compute_capability >= 100) c->unroll = 1;
+    if (device.compute_capability >= 100) c->unroll = c->unroll_dq = 1, c->unroll_scores = 2;
     if (fits_shared_memory(*c, device)) return {};
   }
   return unsupported("d %d and d_v %d need %d bytes of shared memory but GPU %d has %d for a block", c->d, c->d_v,
@@ -125,6 +203,7 @@ Status add_kernel(const Problem& p, const DeviceInfo& device, BackwardRole role,
   set_gradients(p, &c);
   c.sums_dq = role == BackwardRole::keys && sums_dq(p);
   FA_TRY(set_tile(device, &c));
+  FA_TRY(set_forced(p, device, &c));
   choice->shape.stat_tile = std::max(choice->shape.stat_tile, c.tile_q);
   choice->shape.copies_dout = c.copies_dout;
   if (c.sums_dq) choice->shape.sums_d = c.padded_d();
@@ -172,6 +251,8 @@ BackwardCut cut_backward(const Problem& p, const DeviceInfo& device, const Sm80B
   cut.heads = static_cast<int>(p.b * (is_by_keys ? p.h_k : p.h_q));
   cut.tiles_q = make_divisor(static_cast<unsigned>(std::max<int64_t>(tiles, 1)));
   cut.section = section_of(p, device, c, cut.heads);
+  Forced forced;
+  if (forced.read(p).ok() && forced.section != Forced::kNot) cut.section = std::clamp(forced.section, 1, std::max(cut.heads, 1));
   cut.items = static_cast<int>(cut.heads * tiles);
   if (c.role == BackwardRole::renew)
     cut.items = static_cast<int>(count_tiles(p.b * p.h_q * count_tiles(p.max_s_q, c.stat_tile), kFlagsOfItem));
@@ -190,6 +271,8 @@ WorkspaceSize bound_sm80_backward_workspace(const Problem& p, const DeviceInfo&)
   BackwardShape shape;
   // Tiles differ with features and dims: the tallest has the most rows to spare.
   shape.stat_tile = kTiles[0].q;
+  Forced forced;
+  if (forced.read(p).ok() && forced.tile_q != Forced::kNot) shape.stat_tile = std::max(shape.stat_tile, forced.tile_q);
   shape.copies_dout = p.o_dtype != p.dtype;
   if (!p.has_flag(FA_FLAG_DETERMINISTIC)) shape.sums_d = round_up(static_cast<int>(p.d), Sm80BackwardConfig::kColumnUnit);
   WorkspaceSize size;

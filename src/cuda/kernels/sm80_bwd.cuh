@@ -26,8 +26,8 @@ struct BackwardKeys : BackwardTiles<C> {
 
   __device__ __forceinline__ BackwardKeys(const BackwardParams& params, unsigned base) : Base(params, base) {}
 
-  static __device__ __forceinline__ int first_key() { return warp_id() % C.key_warps * 16 * C.key_strips(); }
-  static __device__ __forceinline__ int column_warp() { return warp_id() / C.key_warps; }
+  __device__ __forceinline__ int first_key() const { return Base::warp() % C.key_warps * 16 * C.key_strips(); }
+  __device__ __forceinline__ int column_warp() const { return Base::warp() / C.key_warps; }
 
   // Query tiles that see keys [j0, j0 + tile_k): the limits grow with the row, so they are neighbours. Those from `covered` on see
   // all of them, unless there are limits on the left, which are looked at step by step.
@@ -48,8 +48,9 @@ struct BackwardKeys : BackwardTiles<C> {
     }
     return low;
   }
+  static __device__ __forceinline__ int query_tiles(int s_q) { return (s_q + C.tile_q - 1) / C.tile_q; }
   __device__ __forceinline__ Walk find_walk(int j0) const {
-    const int s_q = static_cast<int>(request.s_q), tiles = (s_q + C.tile_q - 1) / C.tile_q;
+    const int s_q = static_cast<int>(request.s_q), tiles = query_tiles(s_q);
     Walk walk{0, tiles, 0};
     if constexpr (C.mask == KeyMask::none) {
       if (j0 + C.tile_k > request.s_k) walk.covered = tiles;
@@ -72,12 +73,12 @@ struct BackwardKeys : BackwardTiles<C> {
 
   __device__ __forceinline__ void add_dq(int tile) const {
     constexpr int kStrips = C.query_strips(), kTiles = C.dq_tiles();
-    const int first = warp_id() % C.query_warps * 16 * kStrips, column = warp_id() / C.query_warps * 8 * kTiles;
+    const int first = Base::warp() % C.query_warps * 16 * kStrips, column = Base::warp() / C.query_warps * 8 * kTiles;
     Accumulators<kStrips, kTiles> dq;
     clear(dq);
-    product_mixed<C.dtype, C.tile_k, C.score_row_bytes(), C.row_bytes(), C.unroll>(
-        dq, shared + C.ds_at() + first * C.score_row_bytes(), Base::k_tile(0), column);
-    float* const sums = p.dq_sums + (Base::stat_at + tile * C.tile_q + first) * C.padded_d() + column * 16 + lane_id() * 4;
+    product_mixed<C.dtype, C.tile_k, C.score_row_bytes(), C.row_bytes(), C.unroll_dq>(
+        dq, shared + C.ds_at() + first * C.score_row_bytes(), Base::k_tile(0), column, Base::lane());
+    float* const sums = p.dq_sums + (Base::stat_row(tile) + first) * C.padded_d() + column * 16 + Base::lane() * 4;
 #pragma unroll
     for (int r = 0; r < kStrips; ++r) {
 #pragma unroll
@@ -94,24 +95,28 @@ struct BackwardKeys : BackwardTiles<C> {
     }
     __syncthreads();  // all weights and dS are there
     product_columns<C.dtype, C.tile_q, C.score_row_bytes(), C.row_bytes_v(), C.unroll>(
-        dv, shared + C.weights_at(), first_key(), Base::dout_tile(stage), column_warp() * 8 * C.dv_tiles());
+        dv, shared + C.weights_at(), first_key(), Base::dout_tile(stage), column_warp() * 8 * C.dv_tiles(), Base::lane());
     if constexpr (C.sums_dq) add_dq(tile);
     product_columns<C.dtype, C.tile_q, C.score_row_bytes(), C.row_bytes(), C.unroll>(
-        dk, shared + C.ds_at(), first_key(), Base::q_tile(stage), column_warp() * 8 * C.dk_tiles());
+        dk, shared + C.ds_at(), first_key(), Base::q_tile(stage), column_warp() * 8 * C.dk_tiles(), Base::lane());
   }
 
   __device__ __forceinline__ void walk_heads(const Walk& walk, int head_k, int block, Dk& dk, Dv& dv) {
     const int group = static_cast<int>(p.slot_group.value), first_head = head_k * group;
     const int total = group * (walk.end - walk.begin);
-    int tile = walk.begin, head = first_head;
+    int tile = C.walks_back ? walk.end - 1 : walk.begin, head = first_head;
     Base::load_queries(tile, 0);
     copy_async_commit();
 #pragma unroll 1
     for (int step = 0; step < total; ++step) {
+      const unsigned zero = Base::zero_of_step(step);
+      Base::thread = threadIdx.x + zero;
+      const int end = C.mask == KeyMask::interval ? walk.end : query_tiles(static_cast<int>(request.s_q + zero));
       copy_async_wait<0>();
       __syncthreads();  // this step's tiles have arrived, and everyone has left those of the step before
-      const int next_tile = tile + 1 < walk.end ? tile + 1 : walk.begin;
-      const int next_head = tile + 1 < walk.end ? head : head + 1;
+      const bool is_last = tile == (C.walks_back ? walk.begin : end - 1);
+      const int next_tile = is_last ? (C.walks_back ? end - 1 : walk.begin) : C.walks_back ? tile - 1 : tile + 1;
+      const int next_head = is_last ? head + 1 : head;
       if (C.stages > 1 && step + 1 < total) {
         Base::open_head(next_head);
         Base::load_queries(next_tile, (step + 1) % C.stages);
@@ -169,7 +174,7 @@ struct BackwardKeys : BackwardTiles<C> {
       }
     }
     // Once more, so that none of it is kept in registers through the walk.
-    const TileItem item = open(static_cast<int>(forget(static_cast<unsigned>(n_item))));
+    const TileItem item = open(static_cast<int>(forget(C.loops_items ? static_cast<unsigned>(n_item) : blockIdx.x)));
     write(item.head, item.tile * C.tile_k, dk, dv);
   }
 };
@@ -186,16 +191,17 @@ struct BackwardQueries : BackwardTiles<C> {
 
   __device__ __forceinline__ BackwardQueries(const BackwardParams& params, unsigned base) : Base(params, base) {}
 
-  static __device__ __forceinline__ int first_query() { return warp_id() % C.query_warps * 16 * C.query_strips(); }
-  static __device__ __forceinline__ int first_column() { return warp_id() / C.query_warps * 8 * C.dq_tiles(); }
+  __device__ __forceinline__ int first_query() const { return Base::warp() % C.query_warps * 16 * C.query_strips(); }
+  __device__ __forceinline__ int first_column() const { return Base::warp() / C.query_warps * 8 * C.dq_tiles(); }
 
-  __device__ __forceinline__ void walk_keys(const BlockWalk& blocks, int tile, Dq& dq) const {
+  __device__ __forceinline__ void walk_keys(const BlockWalk& blocks, int tile, Dq& dq) {
     const int total = blocks.total();
     Base::load_queries(tile, 0);
     Base::load_keys(blocks.block(0), 0);
     copy_async_commit();
 #pragma unroll 1
     for (int step = 0; step < total; ++step) {
+      Base::thread = threadIdx.x + Base::zero_of_step(step);
       copy_async_wait<0>();
       __syncthreads();  // this step's tiles have arrived, and everyone has left those of the step before
       if (C.stages > 1 && step + 1 < total) Base::load_keys(blocks.block(step + 1), (step + 1) % C.stages);
@@ -207,7 +213,7 @@ struct BackwardQueries : BackwardTiles<C> {
       }
       __syncthreads();  // all of dS is there
       product_mixed<C.dtype, C.tile_k, C.score_row_bytes(), C.row_bytes(), C.unroll>(
-          dq, shared + C.ds_at() + first_query() * C.score_row_bytes(), Base::k_tile(stage), first_column());
+          dq, shared + C.ds_at() + first_query() * C.score_row_bytes(), Base::k_tile(stage), first_column(), Base::lane());
       if (C.stages == 1 && step + 1 < total) {
         __syncthreads();  // everyone has read this step's tiles
         Base::load_keys(blocks.block(step + 1), 0);
@@ -263,10 +269,14 @@ __device__ __forceinline__ void sm80_backward(const BackwardParams& p) {
   extern __shared__ __align__(128) unsigned char shared_memory[];
   BackwardBlock<C> block(p, shared_address(shared_memory));
   if constexpr (C.has_dropout) block.dropout = dropout_key_of(p);
+  if constexpr (C.loops_items) {
 #pragma unroll 1
-  for (int item = static_cast<int>(blockIdx.x); item < p.items; item += static_cast<int>(gridDim.x)) {
-    block.run(item);
-    __syncthreads();
+    for (int item = static_cast<int>(blockIdx.x); item < p.items; item += static_cast<int>(gridDim.x)) {
+      block.run(item);
+      __syncthreads();
+    }
+  } else {
+    block.run(static_cast<int>(blockIdx.x));
   }
 }
 

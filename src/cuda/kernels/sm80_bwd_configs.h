@@ -28,7 +28,8 @@ struct Sm80BackwardConfig {
   int query_warps = 2;    // along the queries of dq; likewise
   int stat_tile = 64;     // rows behind one flag of the statistics
   int stages = 2;         // tiles of the operand that is walked over: one being read, one on its way
-  int unroll = 2;         // steps of a product laid out one after the other; of scores, twice as many
+  // Steps of 16 of a product that are laid out one after the other: of scores and dout V^T; of dk, dv and the role's dq; of sums_dq.
+  int unroll_scores = 4, unroll = 2, unroll_dq = 2;
   int blocks_per_sm = 1;  // that registers must leave room for
   int access = 16;        // bytes that rows of q, k, v and dout are multiples of
   KeyMask mask = KeyMask::none;
@@ -39,6 +40,8 @@ struct Sm80BackwardConfig {
   bool has_tree = false;
   bool has_dropout = false;
   bool has_lengths = false;
+  bool loops_items = false;  // there are fewer blocks than items
+  bool walks_back = false;   // role keys: query tiles from the last one on
   bool copies_dout = false;  // dout is read from the workspace
   bool sums_dq = false;
   DType first_dtype = DType::bf16;   // of dk, or of dq
@@ -60,7 +63,9 @@ struct Sm80BackwardConfig {
     visit("query_warps", query_warps);
     visit("stat_tile", stat_tile);
     visit("stages", stages);
+    visit("unroll_scores", unroll_scores);
     visit("unroll", unroll);
+    visit("unroll_dq", unroll_dq);
     visit("blocks_per_sm", blocks_per_sm);
     visit("access", access);
     visit("mask", mask);
@@ -71,6 +76,8 @@ struct Sm80BackwardConfig {
     visit("has_tree", has_tree);
     visit("has_dropout", has_dropout);
     visit("has_lengths", has_lengths);
+    visit("loops_items", loops_items);
+    visit("walks_back", walks_back);
     visit("copies_dout", copies_dout);
     visit("sums_dq", sums_dq);
     visit("first_dtype", first_dtype);

@@ -55,8 +55,7 @@ __device__ __forceinline__ void multiply(float (&acc)[kStrips][kTiles][4], const
 // acc += A B^T over kDepth columns of both; a and b are the warp's first rows. kUnroll, here and below: steps of 16 that are laid
 // out one after the other; more hide more of the loads' time, and take more registers.
 template <DType kType, int kDepth, int kRow, int kUnroll, int kStrips, int kTiles>
-__device__ __forceinline__ void product_rows(float (&acc)[kStrips][kTiles][4], unsigned a_tile, unsigned b_tile) {
-  const int lane = static_cast<int>(forget(threadIdx.x % 32));
+__device__ __forceinline__ void product_rows(float (&acc)[kStrips][kTiles][4], unsigned a_tile, unsigned b_tile, int lane) {
   if constexpr (kType == DType::f32) {
 #pragma unroll 1
     for (int c = 0; c < kDepth / 4; ++c) {
@@ -121,8 +120,7 @@ __device__ __forceinline__ void multiply_f32(float (&acc)[kStrips][kTiles][4], c
 // columns.
 template <DType kType, int kDepth, int kRowA, int kRowB, int kUnroll, int kStrips, int kTiles>
 __device__ __forceinline__ void product_columns(float (&acc)[kStrips][kTiles][4], unsigned a_tile, int a_first, unsigned b_tile,
-                                                int b_first) {
-  const int lane = static_cast<int>(forget(threadIdx.x % 32));
+                                                int b_first, int lane) {
   if constexpr (kType == DType::f32) {
 #pragma unroll 1
     for (int k = 0; k < kDepth; ++k) {
@@ -157,8 +155,8 @@ __device__ __forceinline__ void product_columns(float (&acc)[kStrips][kTiles][4]
 
 // acc += A B over kDepth columns of A and rows of B; a is the warp's first row.
 template <DType kType, int kDepth, int kRowA, int kRowB, int kUnroll, int kStrips, int kTiles>
-__device__ __forceinline__ void product_mixed(float (&acc)[kStrips][kTiles][4], unsigned a_tile, unsigned b_tile, int b_first) {
-  const int lane = static_cast<int>(forget(threadIdx.x % 32));
+__device__ __forceinline__ void product_mixed(float (&acc)[kStrips][kTiles][4], unsigned a_tile, unsigned b_tile, int b_first,
+                                              int lane) {
   if constexpr (kType == DType::f32) {
 #pragma unroll 1
     for (int k = 0; k < kDepth; ++k) {

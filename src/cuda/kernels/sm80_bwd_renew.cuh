@@ -86,7 +86,7 @@ struct BackwardRenew : BackwardTiles<C> {
         other.sum = part.y;
         joint.join(other, factor());
       }
-      const long long at = Base::stat_at + tile * C.tile_q + row;
+      const unsigned long long at = Base::stat_row(tile) + row;
       const bool sees_keys = tile * C.tile_q + row < request.s_q && joint.sum > 0;
       if (p.sink) joint.sum += exp2_fast(fmaf(-joint.top, factor(), p.sink[Base::head] * kLog2E));
       p.row_top[at] = sees_keys ? joint.top : 0.0f;

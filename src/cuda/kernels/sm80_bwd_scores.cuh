@@ -156,7 +156,7 @@ struct BackwardSlopes : BackwardTiles<C> {
       float sum = 0;
 #pragma unroll
       for (int n = 0; n < kParts; ++n) sum += load_shared_float(parts + (n * C.tile_q + row) * 4);
-      if (tile * C.tile_q + row < request.s_q) p.row_slopes[Base::stat_at + tile * C.tile_q + row] = sum;
+      if (tile * C.tile_q + row < request.s_q) p.row_slopes[Base::stat_row(tile) + row] = sum;
     }
   }
 

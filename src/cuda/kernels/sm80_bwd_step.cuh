@@ -40,27 +40,38 @@ struct BackwardTiles {
   const BackwardParams& p;
   unsigned shared;
   Request request;
-  int head = 0;                           // query head
-  long long stat_first = 0, stat_at = 0;  // row 0 of the request, and of request and head, in the statistics
+  int head = 0;                // query head
+  unsigned stat_tiles_at = 0;  // tiles of tile_q rows before row 0 of request and head in the statistics
   KeyRows keys;
+  unsigned thread = threadIdx.x;
   DropoutKey dropout;
 
   __device__ __forceinline__ BackwardTiles(const BackwardParams& params, unsigned base) : p(params), shared(base) {}
 
-  __device__ __forceinline__ void open_request(int r) {
-    request = find_request<C.has_lengths>(p, r);
-    stat_first = first_stat_row(p, request);
-  }
+  __device__ __forceinline__ void open_request(int r) { request = find_request<C.has_lengths>(p, r); }
   __device__ __forceinline__ void open_head(int query_head) {
     head = query_head;
-    stat_at = head * p.stat_rows + stat_first;
+    // The request's row 0 is found anew, so that it is not kept in registers.
+    const long long first = first_stat_row(p.cu_seqlens_q != nullptr, request.q_row, forget(static_cast<unsigned>(request.index)),
+                                           C.stat_tile, p.stat_tiles);
+    stat_tiles_at = query_head * static_cast<unsigned>(p.stat_rows / C.tile_q) + static_cast<unsigned>(first / C.tile_q);
+  }
+  // Of the first row of a tile.
+  __device__ __forceinline__ unsigned long long stat_row(int tile) const {
+    return (stat_tiles_at + static_cast<unsigned>(tile)) * static_cast<unsigned long long>(C.tile_q);
   }
   __device__ __forceinline__ void open_keys() { keys = key_rows(p, request, divide(head, p.slot_group), kElement); }
 
+  __device__ __forceinline__ int lane() const { return static_cast<int>(thread % 32); }
+  __device__ __forceinline__ int warp() const { return static_cast<int>(thread / 32); }
+  // 0, of which the assembler believes that it differs from step to step. Added to what places are made of, it keeps them from
+  // being made before a walk, where they would fill registers or spill.
+  static __device__ __forceinline__ unsigned zero_of_step(int step) { return forget(static_cast<unsigned>(step)) >> 31; }
+
   // Places of this warp in a tile of scores.
-  static __device__ __forceinline__ int warp_query() { return warp_id() % C.score_warps * 16 * kStrips; }
-  static __device__ __forceinline__ int warp_key() { return warp_id() / C.score_warps * 8 * kTiles; }
-  static __device__ __forceinline__ int row_of(int n) { return warp_query() + n / 2 * 16 + n % 2 * 8 + lane_id() / 4; }
+  __device__ __forceinline__ int warp_query() const { return warp() % C.score_warps * 16 * kStrips; }
+  __device__ __forceinline__ int warp_key() const { return warp() / C.score_warps * 8 * kTiles; }
+  __device__ __forceinline__ int row_of(int n) const { return warp_query() + n / 2 * 16 + n % 2 * 8 + lane() / 4; }
 
   // ---- Loads ----
 
@@ -74,10 +85,9 @@ struct BackwardTiles {
 
   // Rows of a tile that lie one stride apart.
   template <int kTileRows, int kRowBytes, int kValid, int kAccess>
-  static __device__ __forceinline__ void load_rows(unsigned target, const char* base, long long row_bytes, int count) {
+  __device__ __forceinline__ void load_rows(unsigned target, const char* base, long long row_bytes, int count) const {
     const long long stride = forget(row_bytes);
     using Lanes = CopyLanes<kRowBytes, kThreads>;
-    const unsigned thread = forget(threadIdx.x);
     const char* at = base + Lanes::row(thread) * stride;
     copy_rows<kTileRows, kRowBytes, kValid, kThreads, kAccess>(target, thread, [&](int row, const char*& address) {
       address = at;
@@ -95,15 +105,15 @@ struct BackwardTiles {
         q_tile(stage), p.q + query_offset(p.q_axes, request, first, head) * kElement, p.q_axes.row * kElement, count);
     if constexpr (C.copies_dout) {
       constexpr int kStride = round_up(C.d_v, 8) * kElement;
-      load_rows<C.tile_q, C.row_bytes_v(), C.d_v * kElement, 16>(dout_tile(stage), p.dout_copy + (stat_at + first) * kStride,
-                                                                 kStride, count);
+      load_rows<C.tile_q, C.row_bytes_v(), C.d_v * kElement, 16>(dout_tile(stage), p.dout_copy + stat_row(tile) * kStride, kStride,
+                                                                 count);
     } else {
       load_rows<C.tile_q, C.row_bytes_v(), C.d_v * kElement, C.access>(
           dout_tile(stage), p.dout + query_offset(p.dout_axes, request, first, head) * kElement, p.dout_axes.row * kElement, count);
     }
-    const int n = static_cast<int>(threadIdx.x);
+    const int n = static_cast<int>(thread);
     if (n < C.tile_q / 2) {
-      const float* const from = (n < C.tile_q / 4 ? p.row_lse2 : p.row_delta - C.tile_q) + stat_at + first;
+      const float* const from = (n < C.tile_q / 4 ? p.row_lse2 : p.row_delta - C.tile_q) + stat_row(tile);
       copy_async<16>(stats(stage) + n * 16, from + n * 4, 16);
     }
   }
@@ -134,9 +144,9 @@ struct BackwardTiles {
         for (int t = 0; t < kTiles; ++t) {
           // One call serves two neighbouring tiles; the compiler finds it again in the second.
           const int key = j0 + warp_key() + t * 8;
-          const PhiloxWords words = dropout_words(dropout, static_cast<unsigned>(request.index), static_cast<unsigned>(head),
-                                                  i0 + warp_query() + r * 16 + lane_id() / 4,
-                                                  (kTiles % 2 == 0 ? key - t % 2 * 8 : key) + lane_id() % 4 * 2);
+          const PhiloxWords words =
+              dropout_words(dropout, static_cast<unsigned>(request.index), static_cast<unsigned>(head),
+                            i0 + warp_query() + r * 16 + lane() / 4, (kTiles % 2 == 0 ? key - t % 2 * 8 : key) + lane() % 4 * 2);
           const bool is_high = kTiles % 2 == 0 ? t % 2 == 1 : key / 8 % 2 == 1;
 #pragma unroll
           for (int n = 0; n < 4; ++n) {
@@ -188,15 +198,15 @@ struct BackwardTiles {
   // Products to weights, the hidden ones to 0. Stores them, less the dropped ones, where dv is made of them; leaves what dS is a
   // multiple of.
   template <bool kIsCovered, bool kIsLarge>
-  __device__ __forceinline__ void weigh(Scores& s, int i0, int j0, int stage, const Dropped& dropped) const {
-    const int origin = j0 + warp_key() + lane_id() % 4 * 2;
+  __device__ __forceinline__ void weigh(Scores& s, int tile, int j0, int stage, const Dropped& dropped) const {
+    const int origin = j0 + warp_key() + lane() % 4 * 2;
     constexpr bool kBacksThroughCap = C.has_softcap && kKeepsDs;
 #pragma unroll
     for (int n = 0; n < kRows; ++n) {
-      const int i = i0 + row_of(n);
+      const int i = tile * C.tile_q + row_of(n);
       RowScale scale;
       if constexpr (kIsLarge) {
-        scale = {p.row_log[stat_at + i], p.row_top[stat_at + i]};
+        scale = {p.row_log[stat_row(tile) + row_of(n)], p.row_top[stat_row(tile) + row_of(n)]};
       } else {
         scale.lse2 = load_shared_float(stats(stage) + row_of(n) * 4);
       }
@@ -225,7 +235,7 @@ struct BackwardTiles {
   __device__ __forceinline__ void store_pair(int tile_at, int row, int column, float x, float y) const {
     constexpr int kRow = C.score_row_bytes();
     const unsigned tile = shared + tile_at;
-    const int q = lane_id() % 4;
+    const int q = lane() % 4;
     if constexpr (C.dtype == DType::f32) {
       store_shared_float2(tile + chunk_offset<kRow>(row, column / 4 + q / 2) + q % 2 * 8, x, y);
     } else {
@@ -237,8 +247,8 @@ struct BackwardTiles {
 
   __device__ __forceinline__ void multiply_scores(int query_stage, int key_stage, Scores& s) const {
     clear(s);
-    product_rows<C.dtype, C.padded_d(), C.row_bytes(), 2 * C.unroll>(s, q_tile(query_stage) + warp_query() * C.row_bytes(),
-                                                                     k_tile(key_stage) + warp_key() * C.row_bytes());
+    product_rows<C.dtype, C.padded_d(), C.row_bytes(), C.unroll_scores>(s, q_tile(query_stage) + warp_query() * C.row_bytes(),
+                                                                        k_tile(key_stage) + warp_key() * C.row_bytes(), lane());
   }
 
   // Does every row of this warp see all of its keys?
@@ -251,20 +261,20 @@ struct BackwardTiles {
   // needs in shared memory. is_covered: every row of the warp sees all of its keys.
   __device__ __forceinline__ void step(int tile, int query_stage, int block, int key_stage, bool is_covered, Scores& ds) const {
     const int i0 = tile * C.tile_q, j0 = block * C.tile_k;
-    const bool is_large = p.large_tiles[(stat_at + i0) / C.stat_tile] != 0;
+    const bool is_large = p.large_tiles[stat_row(tile) / C.stat_tile] != 0;
     Scores s;
     multiply_scores(query_stage, key_stage, s);
     const Dropped dropped = find_dropped(i0, j0);
     if (is_large) {
-      weigh<false, true>(s, i0, j0, query_stage, dropped);
+      weigh<false, true>(s, tile, j0, query_stage, dropped);
     } else if (is_covered) {
-      weigh<true, false>(s, i0, j0, query_stage, dropped);
+      weigh<true, false>(s, tile, j0, query_stage, dropped);
     } else {
-      weigh<false, false>(s, i0, j0, query_stage, dropped);
+      weigh<false, false>(s, tile, j0, query_stage, dropped);
     }
     clear(ds);
-    product_rows<C.dtype, C.padded_d_v(), C.row_bytes_v(), 2 * C.unroll>(
-        ds, dout_tile(query_stage) + warp_query() * C.row_bytes_v(), v_tile(key_stage) + warp_key() * C.row_bytes_v());
+    product_rows<C.dtype, C.padded_d_v(), C.row_bytes_v(), C.unroll_scores>(
+        ds, dout_tile(query_stage) + warp_query() * C.row_bytes_v(), v_tile(key_stage) + warp_key() * C.row_bytes_v(), lane());
 #pragma unroll
     for (int n = 0; n < kRows; ++n) {
       const float delta = load_shared_float(stats(query_stage) + C.tile_q * 4 + row_of(n) * 4);
@@ -287,11 +297,11 @@ struct BackwardTiles {
 
   // Writes `count` rows of accumulators whose first row is `base`; the warp's begin at `first` and its columns at `column`.
   template <DType kType, int kColumns, bool kAdds, int kRowStrips, int kColumnTiles>
-  static __device__ __forceinline__ void put_rows(const float (&acc)[kRowStrips][kColumnTiles][4], char* base, long long stride,
-                                                  int first, int count, int column, float factor) {
+  __device__ __forceinline__ void put_rows(const float (&acc)[kRowStrips][kColumnTiles][4], char* base, long long stride, int first,
+                                           int count, int column, float factor) const {
 #pragma unroll
     for (int n = 0; n < 2 * kRowStrips; ++n) {
-      const int row = first + n / 2 * 16 + n % 2 * 8 + lane_id() / 4, at = n % 2 * 2;
+      const int row = first + n / 2 * 16 + n % 2 * 8 + lane() / 4, at = n % 2 * 2;
       char* const line = base + row * stride * gradient_bytes(kType);
       const bool is_there = row < count;
       const float(&tile)[kColumnTiles][4] = acc[n / 2];
@@ -306,7 +316,7 @@ struct BackwardTiles {
 #pragma unroll
       for (int t = kColumnTiles / 4 * 4; t < kColumnTiles; ++t)
         put_pair<kType, kColumns, (C.gradient_access >= 2 * gradient_bytes(kType)), kAdds>(
-            line, column + 8 * t + lane_id() % 4 * 2, tile[t][at] * factor, tile[t][at + 1] * factor);
+            line, column + 8 * t + lane() % 4 * 2, tile[t][at] * factor, tile[t][at + 1] * factor);
     }
   }
 };
