@@ -5,6 +5,7 @@
 #include "cuda/entries/forward_choices.h"
 #include "cuda/entries/forward_params.h"
 #include "cuda/entries/sm90_maps.h"
+#include "cuda/entries/tuning.h"
 
 #include <algorithm>
 
@@ -27,6 +28,19 @@ Status check_features(const Problem& p) {
     return unsupported("deterministic gradients of chunked attention are served by another kernel");
   if (p.sm_limit > 0) return unsupported("sm_limit is kept by another kernel");
   if (!(p.scale > 1e-30f)) return unsupported("scale is %g but must be positive here", static_cast<double>(p.scale));
+  return {};
+}
+
+// What a caller forces behind the kernel's name: "sm90_bwd:dq_lag=0".
+Status apply_forced(const Problem& p, Sm90BackwardConfig* c) {
+  return apply_forced_fields(p.kernel, {"dq_lag", "dout_stages", "stages_dq"}, c);
+}
+
+Status check_schedule(const Sm90BackwardConfig& c) {
+  if (c.dq_lag < 0 || c.dq_lag > (c.is_wide() ? 0 : 1))
+    return invalid("dq_lag is %d but must be 0, or 1 where d and d_v are small enough", c.dq_lag);
+  if (c.dout_stages < 1 || c.dout_stages > 2) return invalid("dout_stages is %d but must be 1 or 2", c.dout_stages);
+  if (c.is_deterministic && !c.stages_dq) return invalid("stages_dq is 0 but deterministic sums are staged");
   return {};
 }
 
@@ -66,8 +80,11 @@ Sm90BackwardConfig configure_sm90_backward(const Problem& p) {
   c.is_deterministic = p.has_flag(FA_FLAG_DETERMINISTIC);
   // With wide heads there is no room to stage dq.
   c.stages_dq = !c.is_wide() || c.is_deterministic;
+  c.dq_lag = c.is_wide() ? 0 : 1;
   constexpr int kMostShared = 232448;
+  if (Sm90BackwardLayout(c).total > kMostShared) c.dq_lag = 0;
   if (Sm90BackwardLayout(c).total > kMostShared) c.dout_stages = 1;
+  if (Sm90BackwardConfig forced = c; apply_forced(p, &forced).ok()) return forced;
   return c;
 }
 
@@ -109,7 +126,9 @@ Status supports_sm90_backward(const Problem& p, const DeviceInfo& device) {
                        device.compute_capability / 10, device.compute_capability % 10);
   FA_TRY(check_backward_features(p));
   FA_TRY(check_features(p));
-  const Sm90BackwardConfig config = configure_sm90_backward(p);
+  Sm90BackwardConfig config = configure_sm90_backward(p);
+  FA_TRY(apply_forced(p, &config));
+  FA_TRY(check_schedule(config));
   FA_TRY(check_maps(p, map_backward_shapes(p, config)));
   const long long heads = p.b * p.h_k, tiles = key_tiles(p, config), most = kMostBlocks;
   if (tiles > 0 && heads > most / tiles)

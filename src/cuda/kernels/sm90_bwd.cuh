@@ -29,6 +29,7 @@ __device__ __forceinline__ void sm90_backward(const Sm90BackwardArguments& a) {
   static_assert(c.d % 16 == 0 && c.d_v % 16 == 0 && c.d <= 256 && c.d_v <= 256 && (c.tile_q == 64 || c.tile_q == 128),
                 "tiles are whole instructions");
   static_assert(c.splits_rows() == (c.d <= c.kSlab && !c.is_wide()), "each warp group has its own share of dq");
+  static_assert(c.dq_lag == 0 || !c.is_wide(), "wide heads have no room for it");
   static_assert(c.stages_dq || !c.is_deterministic, "only carriers wait for their turn");
   extern __shared__ __align__(1024) unsigned char shared_memory[];
   const unsigned smem = shared_address(shared_memory);
@@ -46,7 +47,7 @@ __device__ __forceinline__ void sm90_backward(const Sm90BackwardArguments& a) {
     for (int i = 0; i < c.dout_stages; ++i) {
       barrier_init(smem + at.dout_full + 8 * i, 1), barrier_init(smem + at.dout_empty + 8 * i, 4 * c.kGroups);
     }
-    for (int i = 0; i < c.kStages; ++i)
+    for (int i = 0; i < c.ds_stages(); ++i)
       barrier_init(smem + at.ds_full + 8 * i, c.is_wide() ? 4 : 4 * c.kGroups),
           barrier_init(smem + at.ds_empty + 8 * i, 4 * c.dq_groups());
     barrier_init(smem + at.p_full, 4);

@@ -18,6 +18,7 @@ struct Sm90BackwardConfig {
   bool has_dropout = false;
   bool has_lengths = false;       // per-request lengths or offsets are read on the device
   bool is_deterministic = false;  // sums of dq are added in the order of the key tiles
+  int dq_lag = 1;                 // steps by which the product for dq stays behind: as far may the warp groups drift apart
   int dout_stages = 2;            // tiles of dout in flight, 1 where wide heads leave no room for more
   bool stages_dq = true;          // dq goes to memory by bulk additions from shared memory, else by vector additions from registers
   int consumer_registers = 240;
@@ -35,6 +36,7 @@ struct Sm90BackwardConfig {
     visit("has_dropout", has_dropout);
     visit("has_lengths", has_lengths);
     visit("is_deterministic", is_deterministic);
+    visit("dq_lag", dq_lag);
     visit("dout_stages", dout_stages);
     visit("stages_dq", stages_dq);
     visit("consumer_registers", consumer_registers);
@@ -42,7 +44,7 @@ struct Sm90BackwardConfig {
   }
 
   static constexpr int kSlab = 64;       // columns of a shared-memory slab: 128 bytes, one swizzle period
-  static constexpr int kStages = 2;      // tiles of q in flight, and of dS
+  static constexpr int kStages = 2;      // tiles of q in flight
   static constexpr int kGroups = 2;      // consumer warp groups
   static constexpr int kGroupKeys = 64;  // keys that a warp group's products have as rows
   static constexpr int kThreads = 384;
@@ -54,6 +56,7 @@ struct Sm90BackwardConfig {
     return d > 128 || d_v > 128 || (is_tall && (d / 2 + d_v / 2 + d / 2 > 208 - 96 || (has_dropout && d_v > kSlab)));
   }
   constexpr int tile_k() const { return is_wide() ? kGroupKeys : kGroups * kGroupKeys; }  // keys of a block
+  constexpr int ds_stages() const { return 2 + dq_lag; }
   // Tiles of P: one that goes from one warp group to the other, or with dropout each warp group's own, since dS is a multiple of
   // weights that dV has not.
   constexpr int p_tiles() const { return is_wide() ? 1 : has_dropout ? kGroups : 0; }
@@ -89,7 +92,7 @@ struct Sm90BackwardLayout {
         q(v + v_tile),
         dout(q + c.kStages * q_tile),
         ds(dout + c.dout_stages * dout_tile),
-        p(ds + c.kStages * ds_tile),
+        p(ds + c.ds_stages() * ds_tile),
         dq(p + c.p_tiles() * p_tile),
         lse(dq + (c.stages_dq ? 2 * part : 0)),
         delta(lse + c.kStages * c.tile_q * 4),
@@ -100,8 +103,8 @@ struct Sm90BackwardLayout {
         dout_full(q_empty + 8 * c.kStages),
         dout_empty(dout_full + 8 * c.dout_stages),
         ds_full(dout_empty + 8 * c.dout_stages),
-        ds_empty(ds_full + 8 * c.kStages),
-        p_full(ds_empty + 8 * c.kStages),
+        ds_empty(ds_full + 8 * c.ds_stages()),
+        p_full(ds_empty + 8 * c.ds_stages()),
         dq_full(p_full + 8),
         dq_empty(dq_full + 8 * c.kGroups),
         task((dq_empty + 8 * c.kGroups + 15) / 16 * 16),

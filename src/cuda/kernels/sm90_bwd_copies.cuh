@@ -110,18 +110,18 @@ struct BackwardCarrier {
       bulk_add(a.params.dq_sums + (first + row + lane * 16) * c.d + column * 16,
                smem + at.dq + group * at.part + lane * (at.part / 4), min(c.dq_columns(), c.d - column) * 64, kEvictLast);
       tma_store_commit();
-      if constexpr (c.is_deterministic) {
-        tma_store_wait();
-        fence_device();
-      } else {
-        tma_store_wait_read();
-      }
+      tma_store_wait_read();
     }
     __syncwarp();
-    if (lane == 0) {
-      barrier_arrive(smem + at.dq_empty + 8 * group);
-      if (c.is_deterministic && part + 1 == c.dq_slabs(group)) add_release(turn, 1);
+    if (lane == 0) barrier_arrive(smem + at.dq_empty + 8 * group);
+    if (!c.is_deterministic || part + 1 < c.dq_slabs(group)) return;
+    // The staged part's place is free before its additions are visible.
+    if (lane < 4) {
+      tma_store_wait();
+      fence_device();
     }
+    __syncwarp();
+    if (lane == 0) add_release(turn, 1);
   }
 
   __device__ __forceinline__ void run() {

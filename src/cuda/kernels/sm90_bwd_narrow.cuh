@@ -1,7 +1,7 @@
 // The Hopper backward for d and d_v up to 128: a block owns 128 keys, 64 for each consumer warp group, which keeps dK and dV of its
 // keys and makes half of the block's dQ.
 //
-// Barriers beside those that sm90_bwd.cuh names (counts in brackets): ds_full, ds_empty[2] one arrival a consumer warp.
+// Barriers beside those that sm90_bwd.cuh names (counts in brackets): ds_full, ds_empty[ds_stages] one arrival a consumer warp.
 #pragma once
 
 #include "cuda/kernels/sm90_bwd_products.cuh"
@@ -50,8 +50,8 @@ struct BackwardConsumer : BackwardProducts<Config> {
   __device__ __forceinline__ unsigned own_weights() const { return smem + at.p + group * at.p_tile + (threadIdx.x & 127) * 16; }
 
   // The steps, one after the other. X serves S and dP in turn, A serves P and dS. Two times a step products are waited for: dP and
-  // dV behind the softmax, dK and the next S behind dS. While they run, dQ of the step before is staged, and is handed over with dS;
-  // the product for dQ runs beneath the softmax.
+  // dV behind the softmax, dK and the next S behind dS. While they run, dQ of an earlier step is staged, and is handed over with
+  // dS; the product for dQ runs beneath the softmax.
   __device__ __forceinline__ void run_steps(QueryWalk<Config>& walk, int steps) {
     const unsigned lse = smem + at.lse + (Products::lane & 3) * 8;
     int slot = 0;
@@ -73,7 +73,7 @@ struct BackwardConsumer : BackwardProducts<Config> {
       issue_dv(dout_slot);
       wgmma_wait<2>();
       pin(dQ);
-      if (step > 0) Products::store_dq(step - 1);
+      if (step > c.dq_lag) Products::store_dq(step - 1 - c.dq_lag);
       wgmma_wait<0>();
       pin(X);
       pin_sums();
@@ -94,8 +94,10 @@ struct BackwardConsumer : BackwardProducts<Config> {
       issue_scores(slot);
       Products::hand_over(step);
       if (opens) Products::open_head(walk);
-      Products::await_ds(step);
-      Products::issue_dq(step);
+      // Before there is a dS so far back, the product is of no use and never stored.
+      const int behind = step - c.dq_lag;
+      if (behind >= 0) Products::await_ds(behind);
+      Products::issue_dq(behind);
       wgmma_wait<1>();
       pin(X);
       pin_sums();
@@ -105,12 +107,15 @@ struct BackwardConsumer : BackwardProducts<Config> {
     Products::hand_over(steps - 1);
     wgmma_wait<0>();
     pin_sums();
-    Products::await_ds(steps - 1);
-    Products::issue_dq(steps - 1);
-    wgmma_wait<0>();
-    pin(dQ);
-    Products::store_dq(steps - 1);
-    Products::release_dq();
+#pragma unroll 1
+    for (int behind = max(steps - 1 - c.dq_lag, 0); behind < steps; ++behind) {
+      Products::await_ds(behind);
+      Products::issue_dq(behind);
+      wgmma_wait<0>();
+      pin(dQ);
+      Products::store_dq(behind);
+      Products::release_dq();
+    }
   }
 
   // Rows of dV go to memory through V's place, which only this warp group read, rows of dK through K's.

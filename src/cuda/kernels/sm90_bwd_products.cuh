@@ -77,9 +77,10 @@ struct BackwardProducts : BackwardScores<Config> {
     issue_update<kColumns, kBegin, kEnd>(sum, A, low);
   }
 
-  // Part `part` of this warp group's share of dQ = dS K of a step: K's columns, or dS's rows.
+  // Part `part` of this warp group's share of dQ = dS K of a step: K's columns, or dS's rows. Before the first step it is a product
+  // of K, which nobody writes; no branch may lie there.
   __device__ __forceinline__ void issue_dq(int step, int part = 0) {
-    const unsigned ds = uniform(ds_low + ds_slot(step) * (at.ds_tile >> 4));
+    const unsigned ds = uniform(c.dq_lag > 0 && step < 0 ? k_low : ds_low + ds_slot(step) * (at.ds_tile >> 4));
     const unsigned k_columns = k_columns_low + part * (c.kGroups * c.tile_k() * 128 >> 4);
     constexpr int columns = c.dq_columns();
     wgmma_fence();
@@ -97,13 +98,13 @@ struct BackwardProducts : BackwardScores<Config> {
     if (lane == 0) barrier_arrive(smem + barrier + 8 * slot);
   }
 
-  static __device__ __forceinline__ int ds_slot(int step) { return step & 1; }
-  static __device__ __forceinline__ int ds_phase(int step) { return step >> 1 & 1; }
+  static __device__ __forceinline__ int ds_slot(int step) { return static_cast<unsigned>(step) % c.ds_stages(); }
+  static __device__ __forceinline__ int ds_phase(int step) { return static_cast<unsigned>(step) / c.ds_stages() & 1; }
   __device__ __forceinline__ void await_ds(int step) { barrier_wait(smem + at.ds_full + 8 * ds_slot(step), ds_phase(step)); }
   __device__ __forceinline__ void await_ds_read(int step) { barrier_wait(smem + at.ds_empty + 8 * ds_slot(step), ds_phase(step)); }
 
-  // dS to shared memory, queries as rows, for both warp groups once it is handed over: a fence takes long, less so when what it waits
-  // for was written a while ago.
+  // dS to shared memory, queries as rows, for both warp groups once it is handed over: a fence takes long, less so when what it
+  // waits for was written a while ago.
   __device__ __forceinline__ void put_ds(int step) {
     const int matrix = lane >> 3, slot = ds_slot(step);
     const unsigned ds = smem + at.ds + slot * at.ds_tile + Scores::group_keys(group) * (kTileQ * 2) +
@@ -113,11 +114,11 @@ struct BackwardProducts : BackwardScores<Config> {
     for (int i = 0; i < kTileQ / 16; ++i)
       store_matrix4_transposed(ds + i * 2048, A[4 * i], A[4 * i + 1], A[4 * i + 2], A[4 * i + 3]);
   }
-  // And dQ of the step before, which is staged.
+  // And dQ of an earlier step, which is staged.
   __device__ __forceinline__ void hand_over(int step) {
     fence_async_proxy();
     release(at.ds_full, ds_slot(step));
-    if (c.stages_dq && !c.is_wide() && step > 0) release(at.dq_full, group);
+    if (c.stages_dq && !c.is_wide() && step > c.dq_lag) release(at.dq_full, group);
   }
 
   __device__ __forceinline__ void open_sums() {

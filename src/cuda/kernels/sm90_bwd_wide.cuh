@@ -95,8 +95,7 @@ struct BackwardWideConsumer : BackwardProducts<Config> {
     } else {
       if constexpr (c.has_softcap) await_queries(walk);
       barrier_wait(smem + at.p_full, walk.step & 1);
-      Products::differentiate_with(p_words(), row, lse,
-                                   smem + at.delta + (lane & 3) * 8 + walk.dout_slot() * (kTileQ * 4));
+      Products::differentiate_with(p_words(), row, lse, smem + at.delta + (lane & 3) * 8 + walk.dout_slot() * (kTileQ * 4));
       Products::release(at.dout_empty, walk.dout_slot());
       Products::put_ds(walk.step);
     }
