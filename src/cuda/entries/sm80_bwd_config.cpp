@@ -173,6 +173,15 @@ Status set_forced(const Problem& p, const DeviceInfo& device, Sm80BackwardConfig
   return {};
 }
 
+// On an H200, products of wide heads that are laid out wholly gain 5 to 10 %, as loads get in among them.
+void lay_out_products(Sm80BackwardConfig* c) {
+  if (!is_lean(*c) || c->has_lengths || c->loops_items || c->tile_q < 64) return;
+  const int dim = larger_dim(*c);
+  if (dim > 64) c->unroll_scores = dim > 128 ? 16 : 8, c->unroll = 4, c->unroll_dq = 2;
+  const bool is_causal = c->mask == KeyMask::right;
+  c->walks_back = c->role == BackwardRole::keys && (dim <= 64 || (dim > 128 ? is_causal : !is_causal));
+}
+
 Status set_tile(const DeviceInfo& device, Sm80BackwardConfig* c) {
   const bool is_of_scores = c->role != BackwardRole::keys && c->role != BackwardRole::queries;
   const Tile* const tiles = is_of_scores ? kScoreTiles : kTiles;
@@ -182,6 +191,7 @@ Status set_tile(const DeviceInfo& device, Sm80BackwardConfig* c) {
     set_layout(tiles[n], c);
     // Where registers are fewest, products are not unrolled.
     if (device.compute_capability >= 100) c->unroll = c->unroll_dq = 1, c->unroll_scores = 2;
+    if (device.compute_capability == 90 && !is_of_scores) lay_out_products(c);
     if (fits_shared_memory(*c, device)) return {};
   }
   return unsupported("d %d and d_v %d need %d bytes of shared memory but GPU %d has %d for a block", c->d, c->d_v,
@@ -211,12 +221,16 @@ Status add_kernel(const Problem& p, const DeviceInfo& device, BackwardRole role,
   return {};
 }
 
-// Heads whose walked-over rows half of the L2 cache holds are swept together.
+// Heads whose walked-over rows half of the L2 cache holds are swept together; under causal masks enough of them that the last ones'
+// long blocks do not come last.
 int section_of(const Problem& p, const DeviceInfo& device, const Sm80BackwardConfig& c, int heads) {
   int64_t bytes = (p.d + p.d_v) * dtype_bytes(p.dtype);
   if (c.sums_dq) bytes += p.d * 4;
   bytes *= c.walks_queries() ? p.max_s_q * p.group : p.max_s_k;
-  return static_cast<int>(std::clamp<int64_t>(device.l2_bytes / 2 / std::max<int64_t>(bytes, 1), 1, std::max(heads, 1)));
+  constexpr int64_t kLeastCausal = 16;
+  const int64_t least = c.mask == KeyMask::right ? kLeastCausal : 1;
+  const int64_t section = std::max<int64_t>(device.l2_bytes / 2 / std::max<int64_t>(bytes, 1), least);
+  return static_cast<int>(std::clamp<int64_t>(section, 1, std::max(heads, 1)));
 }
 
 }  // namespace

@@ -33,12 +33,13 @@ Status check_features(const Problem& p) {
 
 // What a caller forces behind the kernel's name: "sm90_bwd:dq_lag=0".
 Status apply_forced(const Problem& p, Sm90BackwardConfig* c) {
-  return apply_forced_fields(p.kernel, {"dq_lag", "dout_stages", "stages_dq"}, c);
+  return apply_forced_fields(p.kernel, {"dq_lag", "dout_stages", "polynomial_exp", "stages_dq"}, c);
 }
 
 Status check_schedule(const Sm90BackwardConfig& c) {
   if (c.dq_lag < 0 || c.dq_lag > (c.is_wide() ? 0 : 1))
     return invalid("dq_lag is %d but must be 0, or 1 where d and d_v are small enough", c.dq_lag);
+  if (c.polynomial_exp < 0 || c.polynomial_exp > 4) return invalid("polynomial_exp is %d but must be 0 to 4", c.polynomial_exp);
   if (c.dout_stages < 1 || c.dout_stages > 2) return invalid("dout_stages is %d but must be 1 or 2", c.dout_stages);
   if (c.is_deterministic && !c.stages_dq) return invalid("stages_dq is 0 but deterministic sums are staged");
   return {};
@@ -80,10 +81,11 @@ Sm90BackwardConfig configure_sm90_backward(const Problem& p) {
   c.is_deterministic = p.has_flag(FA_FLAG_DETERMINISTIC);
   // With wide heads there is no room to stage dq.
   c.stages_dq = !c.is_wide() || c.is_deterministic;
-  c.dq_lag = c.is_wide() ? 0 : 1;
+  // Measured: tall tiles gain more from groups that drift apart than from a second tile of dout, for which there is no room then.
+  c.dq_lag = c.splits_rows() ? 1 : 0;
   constexpr int kMostShared = 232448;
+  if (c.dq_lag > 0 || Sm90BackwardLayout(c).total > kMostShared) c.dout_stages = 1;
   if (Sm90BackwardLayout(c).total > kMostShared) c.dq_lag = 0;
-  if (Sm90BackwardLayout(c).total > kMostShared) c.dout_stages = 1;
   if (Sm90BackwardConfig forced = c; apply_forced(p, &forced).ok()) return forced;
   return c;
 }

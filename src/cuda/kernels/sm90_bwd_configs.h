@@ -20,6 +20,7 @@ struct Sm90BackwardConfig {
   bool is_deterministic = false;  // sums of dq are added in the order of the key tiles
   int dq_lag = 1;                 // steps by which the product for dq stays behind: as far may the warp groups drift apart
   int dout_stages = 2;            // tiles of dout in flight, 1 where wide heads leave no room for more
+  int polynomial_exp = 0;         // of every 8 weights, those made by products instead of the special function unit
   bool stages_dq = true;          // dq goes to memory by bulk additions from shared memory, else by vector additions from registers
   int consumer_registers = 240;
   int producer_registers = 24;
@@ -38,6 +39,7 @@ struct Sm90BackwardConfig {
     visit("is_deterministic", is_deterministic);
     visit("dq_lag", dq_lag);
     visit("dout_stages", dout_stages);
+    visit("polynomial_exp", polynomial_exp);
     visit("stages_dq", stages_dq);
     visit("consumer_registers", consumer_registers);
     visit("producer_registers", producer_registers);

@@ -11,6 +11,7 @@
 #include "cuda/kernels/ptx/reduce.cuh"
 #include "cuda/kernels/ptx/special.cuh"
 #include "cuda/kernels/sm90_bwd_schedule.cuh"
+#include "math/exp2.h"
 #include "math/philox.h"
 
 namespace flash_attn::cuda {
@@ -115,6 +116,13 @@ struct BackwardScores {
     return alibi.y * fabsf(alibi.x + static_cast<float>(x - 8 * r));
   }
 
+  // Of every eight weights some are made by products, evenly spread. What a mask hides may come out as anything.
+  template <int kPolynomials>
+  static __device__ __forceinline__ float weight(int index, float x) {
+    if (index % 8 * kPolynomials % 8 < kPolynomials) return exp2_polynomial<(c.dtype == DType::bf16 ? 3 : 4)>(max_nan(x, -127.f));
+    return exp2_fast(x);
+  }
+
   // P of the scores in X, rounded to A. `row` is the tile's first query.
   __device__ __forceinline__ void weigh(int row, unsigned lse) {
     float2 alibi = make_float2(0, 0);
@@ -130,7 +138,7 @@ struct BackwardScores {
           float top = e ? l.y : l.x;
           if constexpr (c.has_alibi) top += bias(alibi, r, 8 * j + e);
           if constexpr (c.has_softcap) x = tanh_fast(x * a.scale_over_cap);
-          x = exp2_fast(fmaf(x, c.has_softcap ? a.cap_log2 : a.scale_log2, -top));
+          x = weight<c.polynomial_exp>(4 * j + 2 * r + e, fmaf(x, c.has_softcap ? a.cap_log2 : a.scale_log2, -top));
         }
       }
     }
