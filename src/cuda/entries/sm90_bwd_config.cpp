@@ -81,6 +81,8 @@ Sm90BackwardConfig configure_sm90_backward(const Problem& p) {
   c.is_deterministic = p.has_flag(FA_FLAG_DETERMINISTIC);
   // With wide heads there is no room to stage dq.
   c.stages_dq = !c.is_wide() || c.is_deterministic;
+  // Where exponentials are many for the products, the special function unit is given some help.
+  c.polynomial_exp = c.splits_rows() && !c.has_softcap ? 1 : 0;
   // Measured: tall tiles gain more from groups that drift apart than from a second tile of dout, for which there is no room then.
   c.dq_lag = c.splits_rows() ? 1 : 0;
   constexpr int kMostShared = 232448;
@@ -151,10 +153,12 @@ Sm90BackwardArguments shape_sm90_backward(const Problem& p, const DeviceInfo& de
   to.tiles_k = static_cast<int>(key_tiles(p, c));
   to.units = static_cast<int>(p.b * p.h_k);
   // Key heads whose queries, and sums of dq, half of the L2 cache holds are swept together: where tiles take unequal time or wait
-  // for each other, that evens blocks out.
+  // for each other, that evens blocks out; under causal masks enough of them that no long block comes last.
+  constexpr int64_t kMostSection = 16;
   const int64_t bytes = std::max<int64_t>(p.max_s_q * p.group * (6 * c.d + 2 * c.d_v), 1);
   const bool is_even = c.mask == KeyMask::none && !c.is_deterministic;
-  const int64_t heads = is_even ? 1 : std::clamp<int64_t>(device.l2_bytes / 2 / bytes, 1, 16);
+  const int64_t least = c.mask == KeyMask::right && !c.is_deterministic ? kMostSection : 1;
+  const int64_t heads = is_even ? 1 : std::clamp<int64_t>(device.l2_bytes / 2 / bytes, least, kMostSection);
   to.section = static_cast<int>(std::clamp<int64_t>(heads, 1, std::max<int64_t>(to.units, 1)));
   to.batch_rows_q = static_cast<int>(batch_rows(maps.q));
   to.batch_rows_k = static_cast<int>(batch_rows(maps.k));
