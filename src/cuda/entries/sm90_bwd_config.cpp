@@ -153,11 +153,12 @@ Sm90BackwardArguments shape_sm90_backward(const Problem& p, const DeviceInfo& de
   to.tiles_k = static_cast<int>(key_tiles(p, c));
   to.units = static_cast<int>(p.b * p.h_k);
   // Key heads whose queries, and sums of dq, half of the L2 cache holds are swept together: where tiles take unequal time or wait
-  // for each other, that evens blocks out; under causal masks enough of them that no long block comes last.
+  // for each other, that evens blocks out; under causal masks enough of them that no long block comes last (of wide heads, whose
+  // sums would then fill the cache, 16 at a time took a quarter longer).
   constexpr int64_t kMostSection = 16;
   const int64_t bytes = std::max<int64_t>(p.max_s_q * p.group * (6 * c.d + 2 * c.d_v), 1);
   const bool is_even = c.mask == KeyMask::none && !c.is_deterministic;
-  const int64_t least = c.mask == KeyMask::right && !c.is_deterministic ? kMostSection : 1;
+  const int64_t least = c.mask == KeyMask::right && !c.is_deterministic && !c.is_wide() ? kMostSection : 1;
   const int64_t heads = is_even ? 1 : std::clamp<int64_t>(device.l2_bytes / 2 / bytes, least, kMostSection);
   to.section = static_cast<int>(std::clamp<int64_t>(heads, 1, std::max<int64_t>(to.units, 1)));
   to.batch_rows_q = static_cast<int>(batch_rows(maps.q));

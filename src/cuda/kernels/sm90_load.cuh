@@ -148,20 +148,12 @@ struct Sm90Loader {
 
   // ---- Tiles ----
 
-  // Where the first of this lane's boxes lies.
-  __device__ __forceinline__ int2 find_first_box(int block) const {
-    if constexpr (!c.is_paged) return make_int2(0, 0);
-    const int row = (static_cast<int>(threadIdx.x) & 31) * a.extras.box_rows;
-    return row < c.tile_k ? find_slot(p, request, block * c.tile_k + row) : make_int2(0, 0);
-  }
-
   // Boxes of rows, each within a page; a lane takes every 32nd.
-  __device__ __forceinline__ void load_pages(const TensorMap* map, unsigned target, unsigned full, int slabs, int block,
-                                             int2 slot) const {
-    const int first = (static_cast<int>(threadIdx.x) & 31) * a.extras.box_rows;
-    for (int row = first; row < c.tile_k; row += 32 * a.extras.box_rows) {
+  __device__ __forceinline__ void load_pages(const TensorMap* map, unsigned target, unsigned full, int slabs, int block) const {
+    const int lane = static_cast<int>(threadIdx.x) & 31;
+    for (int row = lane * a.extras.box_rows; row < c.tile_k; row += 32 * a.extras.box_rows) {
       const int j = block * c.tile_k + row, count = clamp_int(item.s_k - j, 0, a.extras.box_rows);
-      if (row != first) slot = find_slot(p, request, j);
+      const int2 slot = find_slot(p, request, j);
       MapPoint from = first_row<true>(slot.y, count, divide(item.slot, p.slot_group), slot.x, a.extras.batch_rows_k);
       for (int slab = 0; slab < slabs; ++slab) {
         from.column = slab * c.kSlab;
@@ -194,13 +186,11 @@ struct Sm90Loader {
       gather_keys<kIsValue>(target, block);
       arrive_late(full, 1);
     } else if (c.is_paged ? threadIdx.x < 32 : threadIdx.x == 0) {
-      // Looked up while the stage is still in use: it takes as long as a load.
-      const int2 slot = find_first_box(block);
       barrier_wait(smem + (kIsValue ? at.v_empty : at.k_empty) + 8 * stage, phase ^ 1);
       if (threadIdx.x == 0) barrier_arrive_expect(full, kBytes);
       if constexpr (c.is_paged) {
         __syncwarp();
-        load_pages(map, target, full, kSlabs, block, slot);
+        load_pages(map, target, full, kSlabs, block);
       } else {
         load_rows(map, target, full, kSlabs, block);
       }
