@@ -82,9 +82,7 @@ INSTANTIATE_TEST_SUITE_P(Table, OnGpu, ::testing::ValuesIn(gpu_rows()),
 // have.
 class SeveralTiles : public ::testing::TestWithParam<CaseSpec> {};
 
-TEST_P(SeveralTiles, AgreeWithOracle) {
-  EXPECT_EQ(check_on_gpu(GetParam(), FA_DTYPE_BF16, 1, Placement::aligned), "");
-}
+TEST_P(SeveralTiles, AgreeWithOracle) { EXPECT_EQ(check_on_gpu(GetParam(), FA_DTYPE_BF16, 1, Placement::aligned), ""); }
 
 TEST_P(SeveralTiles, AgreeWithOracleDeterministic) {
   EXPECT_EQ(check_on_gpu(deterministic(GetParam()), FA_DTYPE_F16, 2, Placement::aligned), "");

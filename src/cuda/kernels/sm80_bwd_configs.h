@@ -23,12 +23,13 @@ struct Sm80BackwardConfig {
   int tile_q = 64;
   int tile_k = 128;
   int warps = 8;
-  int score_warps = 2;    // of them along the queries of a tile of scores; the others along its keys
-  int key_warps = 4;      // along the keys of dk and dv; the others along their columns
-  int query_warps = 2;    // along the queries of dq; likewise
-  int stat_tile = 64;     // rows behind one flag of the statistics
-  int stages = 2;         // tiles of the operand that is walked over: one being read, one on its way
-  // Steps of 16 of a product that are laid out one after the other: of scores and dout V^T; of dk, dv and the role's dq; of sums_dq.
+  int score_warps = 2;  // of them along the queries of a tile of scores; the others along its keys
+  int key_warps = 4;    // along the keys of dk and dv; the others along their columns
+  int query_warps = 2;  // along the queries of dq; likewise
+  int stat_tile = 64;   // rows behind one flag of the statistics
+  int stages = 2;       // tiles of the operand that is walked over: one being read, one on its way
+  // Steps of 16 of a product that are laid out one after the other: of scores and dout V^T; of dk, dv and the role's dq; of
+  // sums_dq.
   int unroll_scores = 4, unroll = 2, unroll_dq = 2;
   int blocks_per_sm = 1;  // that registers must leave room for
   int access = 16;        // bytes that rows of q, k, v and dout are multiples of
