@@ -170,6 +170,23 @@ TEST(Sm90BackwardPlan, RefusalsSayWhatIsServed) {
   EXPECT_EQ(status.message(), "d is 264 but GPU kernels serve 1 to 256");
 }
 
+TEST(Sm90BackwardPlan, SchedulesAreForcedByName) {
+  Problem problem = dense_problem(1, 512, 512, 4, 4, 128, 0);
+  EXPECT_EQ(cuda::configure_sm90_backward(problem).dq_lag, 0);
+  problem.kernel = "sm90_bwd:dq_lag=1,polynomial_exp=2";
+  EXPECT_TRUE(cuda::supports_sm90_backward(problem, kDevices[2]).ok());
+  EXPECT_EQ(cuda::configure_sm90_backward(problem).dq_lag, 1);
+  EXPECT_EQ(cuda::configure_sm90_backward(problem).polynomial_exp, 2);
+  for (const char* const kernel :
+       {"sm90_bwd:dq_lag=2", "sm90_bwd:dout_stages=3", "sm90_bwd:polynomial_exp=5", "sm90_bwd:stages=2"}) {
+    problem.kernel = kernel;
+    EXPECT_EQ(cuda::supports_sm90_backward(problem, kDevices[2]).code(), FA_STATUS_INVALID_ARGUMENT) << kernel;
+  }
+  problem = dense_problem(1, 512, 512, 4, 4, 128, FA_FLAG_DETERMINISTIC);
+  problem.kernel = "sm90_bwd:stages_dq=0";
+  EXPECT_EQ(cuda::supports_sm90_backward(problem, kDevices[2]).code(), FA_STATUS_INVALID_ARGUMENT);
+}
+
 TEST(Sm80BackwardPlan, RefusalsSayWhatIsServed) {
   const Status status = cuda::kSm80BackwardEntry.supports(dense_problem(1, 4, 8, 1, 1, 300, 0), kDevices[2]);
   EXPECT_EQ(status.code(), FA_STATUS_UNSUPPORTED);

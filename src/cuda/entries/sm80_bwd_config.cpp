@@ -164,7 +164,7 @@ bool has_even_parts(const Sm80BackwardConfig& c) {
 Status set_forced(const Problem& p, const DeviceInfo& device, Sm80BackwardConfig* c) {
   Forced forced;
   FA_TRY(forced.read(p));
-  if (c->role != BackwardRole::keys && c->role != BackwardRole::queries) return {};
+  if (forced_fields_of(p.kernel).empty() || (c->role != BackwardRole::keys && c->role != BackwardRole::queries)) return {};
   forced.set(c);
   const bool is_sound = has_even_parts(*c) && (c->stages == 1 || c->stages == 2) && c->blocks_per_sm >= 1 && c->unroll >= 1 &&
                         c->unroll_scores >= 1 && c->unroll_dq >= 1;

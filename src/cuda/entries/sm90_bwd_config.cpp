@@ -71,14 +71,14 @@ Sm90BackwardConfig configure_sm90_backward(const Problem& p) {
   c.dtype = p.dtype;
   c.d = round_up_16(p.d);
   c.d_v = round_up_16(p.d_v);
-  // Half of dq's rows to each consumer warp group, or half of its columns.
-  c.tile_q = c.d <= Sm90BackwardConfig::kSlab && !c.is_wide() ? 128 : 64;
   c.mask = key_mask_of(p);
   c.has_softcap = p.softcap > 0;
   c.has_alibi = p.has_alibi;
   c.has_dropout = p.dropout_p > 0;
   c.has_lengths = reads_lengths(p);
   c.is_deterministic = p.has_flag(FA_FLAG_DETERMINISTIC);
+  // Half of dq's rows to each consumer warp group, or half of its columns.
+  c.tile_q = c.d <= Sm90BackwardConfig::kSlab && !c.is_wide() ? 128 : 64;
   // With wide heads there is no room to stage dq.
   c.stages_dq = !c.is_wide() || c.is_deterministic;
   // Where exponentials are many for the products, the special function unit is given some help.
