@@ -26,25 +26,12 @@ constexpr int kFlagsOfItem = 32;
 
 // What a caller forces behind the kernel's name, of the roles keys and queries: "sm80_bwd:unroll_scores=8,blocks_per_sm=2".
 struct Forced {
-  static constexpr int kNot = 1 << 20;
-  int tile_q = kNot, tile_k = kNot, warps = kNot, score_warps = kNot, key_warps = kNot, query_warps = kNot, stages = kNot;
-  int unroll_scores = kNot, unroll = kNot, unroll_dq = kNot, blocks_per_sm = kNot, walks_back = kNot;
-  int section = kNot;  // heads that are swept together
+  Sm80BackwardConfig config;
+  int section = 1;  // heads that are swept together
 
   template <class Visitor>
   constexpr void fields(Visitor&& visit) const {
-    visit("tile_q", tile_q);
-    visit("tile_k", tile_k);
-    visit("warps", warps);
-    visit("score_warps", score_warps);
-    visit("key_warps", key_warps);
-    visit("query_warps", query_warps);
-    visit("stages", stages);
-    visit("unroll_scores", unroll_scores);
-    visit("unroll", unroll);
-    visit("unroll_dq", unroll_dq);
-    visit("blocks_per_sm", blocks_per_sm);
-    visit("walks_back", walks_back);
+    config.fields(visit);
     visit("section", section);
   }
   Status read(const Problem& p) {
@@ -52,23 +39,6 @@ struct Forced {
                                {"tile_q", "tile_k", "warps", "score_warps", "key_warps", "query_warps", "stages", "unroll_scores",
                                 "unroll", "unroll_dq", "blocks_per_sm", "walks_back", "section"},
                                this);
-  }
-  static void set(int forced, int* field) {
-    if (forced != kNot) *field = forced;
-  }
-  void set(Sm80BackwardConfig* c) const {
-    set(tile_q, &c->tile_q);
-    set(tile_k, &c->tile_k);
-    set(warps, &c->warps);
-    set(score_warps, &c->score_warps);
-    set(key_warps, &c->key_warps);
-    set(query_warps, &c->query_warps);
-    set(stages, &c->stages);
-    set(unroll_scores, &c->unroll_scores);
-    set(unroll, &c->unroll);
-    set(unroll_dq, &c->unroll_dq);
-    set(blocks_per_sm, &c->blocks_per_sm);
-    if (walks_back != kNot) c->walks_back = c->role == BackwardRole::keys && walks_back != 0;
   }
 };
 
@@ -162,10 +132,11 @@ bool has_even_parts(const Sm80BackwardConfig& c) {
 }
 
 Status set_forced(const Problem& p, const DeviceInfo& device, Sm80BackwardConfig* c) {
-  Forced forced;
+  Forced forced = {*c};
   FA_TRY(forced.read(p));
   if (forced_fields_of(p.kernel).empty() || (c->role != BackwardRole::keys && c->role != BackwardRole::queries)) return {};
-  forced.set(c);
+  *c = forced.config;
+  c->walks_back = c->walks_back && c->role == BackwardRole::keys;
   const bool is_sound = has_even_parts(*c) && (c->stages == 1 || c->stages == 2) && c->blocks_per_sm >= 1 && c->unroll >= 1 &&
                         c->unroll_scores >= 1 && c->unroll_dq >= 1;
   if (!is_sound || !fits_shared_memory(*c, device))
@@ -264,9 +235,9 @@ BackwardCut cut_backward(const Problem& p, const DeviceInfo& device, const Sm80B
   const int64_t tiles = is_by_keys ? count_tiles(p.max_s_k, c.tile_k) : count_tiles(p.max_s_q, c.tile_q);
   cut.heads = static_cast<int>(p.b * (is_by_keys ? p.h_k : p.h_q));
   cut.tiles_q = make_divisor(static_cast<unsigned>(std::max<int64_t>(tiles, 1)));
-  cut.section = section_of(p, device, c, cut.heads);
-  Forced forced;
-  if (forced.read(p).ok() && forced.section != Forced::kNot) cut.section = std::clamp(forced.section, 1, std::max(cut.heads, 1));
+  Forced forced = {c, section_of(p, device, c, cut.heads)};
+  (void)forced.read(p);  // what cannot be read was refused when the kernel was chosen
+  cut.section = std::clamp(forced.section, 1, std::max(cut.heads, 1));
   cut.items = static_cast<int>(cut.heads * tiles);
   if (c.role == BackwardRole::renew)
     cut.items = static_cast<int>(count_tiles(p.b * p.h_q * count_tiles(p.max_s_q, c.stat_tile), kFlagsOfItem));
@@ -286,7 +257,8 @@ WorkspaceSize bound_sm80_backward_workspace(const Problem& p, const DeviceInfo&)
   // Tiles differ with features and dims: the tallest has the most rows to spare.
   shape.stat_tile = kTiles[0].q;
   Forced forced;
-  if (forced.read(p).ok() && forced.tile_q != Forced::kNot) shape.stat_tile = std::max(shape.stat_tile, forced.tile_q);
+  forced.config.tile_q = shape.stat_tile;
+  if (forced.read(p).ok()) shape.stat_tile = std::max(shape.stat_tile, forced.config.tile_q);
   shape.copies_dout = p.o_dtype != p.dtype;
   if (!p.has_flag(FA_FLAG_DETERMINISTIC)) shape.sums_d = round_up(static_cast<int>(p.d), Sm80BackwardConfig::kColumnUnit);
   WorkspaceSize size;
