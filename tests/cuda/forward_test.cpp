@@ -124,6 +124,35 @@ std::vector<CaseSpec> tiled_rows() {
   return rows;
 }
 
+// Heads that begin at any element, in rows that begin at multiples of 16 bytes; where they are padded, NaN lies behind each.
+std::vector<CaseSpec> loose_rows() {
+  std::vector<CaseSpec> rows;
+  const auto add = [&](const char* name, int64_t d, int64_t heads, auto&& change) {
+    CaseSpec spec = {.name = name, .batch = 1, .s_q = 200, .s_k = 300, .h_q = heads, .h_k = heads, .d = d};
+    change(spec);
+    rows.push_back(spec);
+  };
+  const auto pack = [](CaseSpec& s) {
+    s.batch = 3, s.query_layout = QueryLayout::packed, s.key_layout = KeyLayout::packed;
+    s.lengths_q = {200, 0, 70}, s.lengths_k = {90, 5, 300};
+  };
+  add("loose_d1", 1, 8, [](CaseSpec& s) { s.mask_kind = FA_MASK_CAUSAL; });
+  add("loose_d41", 41, 8, [](CaseSpec& s) { s.batch = 2, s.mask_kind = FA_MASK_CAUSAL; });
+  add("loose_d81_packed", 81, 8, [&](CaseSpec& s) { pack(s), s.h_q = 16, s.mask_kind = FA_MASK_CAUSAL; });
+  add("loose_d81_paged", 81, 8, [](CaseSpec& s) { s.batch = 2, s.key_layout = KeyLayout::paged, s.lengths_k = {300, 111}; });
+  add("loose_d129", 129, 8, [](CaseSpec& s) { s.batch = 2; });
+  add("loose_d129_heads_of_rows", 129, 3, [](CaseSpec& s) { s.strides = Strides::heads, s.s_q = s.s_k = 200; });
+  add("loose_values", 72, 8, [](CaseSpec& s) { s.d_v = 41, s.window_left = 50; });
+  add("loose_split", 81, 8, [](CaseSpec& s) { s.s_q = 1, s.s_k = 1500; });
+  add("loose_padded_d46", 46, 3, [&](CaseSpec& s) { pack(s), s.strides = Strides::padded; });
+  add("loose_padded_d100", 100, 5, [&](CaseSpec& s) { pack(s), s.strides = Strides::padded, s.d_v = 60; });
+  add("loose_padded_d250", 250, 7, [&](CaseSpec& s) { pack(s), s.strides = Strides::padded, s.mask_kind = FA_MASK_CAUSAL; });
+  return rows;
+}
+
+INSTANTIATE_TEST_SUITE_P(LooseTiles, FewBlocks, ::testing::ValuesIn(loose_rows()),
+                         [](const ::testing::TestParamInfo<CaseSpec>& row) { return row.param.name; });
+
 INSTANTIATE_TEST_SUITE_P(Tiles, FewBlocks, ::testing::ValuesIn(tiled_rows()),
                          [](const ::testing::TestParamInfo<CaseSpec>& row) { return row.param.name; });
 

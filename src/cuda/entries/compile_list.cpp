@@ -65,8 +65,13 @@ void few_rows(fa_attention_desc* desc) {
   for (fa_tensor_desc* made : {&desc->bias, &desc->mask})
     if (made->dtype != FA_DTYPE_NONE) made->shape[2] = 8;
 }
-void unaligned(fa_attention_desc* desc) {
+void loose(fa_attention_desc* desc) {
   for (fa_tensor_desc* made : {&desc->q, &desc->k, &desc->v, &desc->o}) made->alignment = made->dtype == FA_DTYPE_F32 ? 4 : 2;
+}
+// Rows too begin at any element.
+void unaligned(fa_attention_desc* desc) {
+  loose(desc);
+  for (fa_tensor_desc* made : {&desc->q, &desc->k, &desc->v, &desc->o}) ++made->stride[1], made->stride[0] += made->shape[1];
 }
 void paged(fa_attention_desc* desc) {
   desc->kv_layout = FA_KV_PAGED;
@@ -95,8 +100,8 @@ void backward(fa_attention_desc* desc) {
 
 using Feature = void (*)(fa_attention_desc*);
 // A tree stands in the place of causal; the number of rows comes first, as other tensors follow it.
-constexpr Feature kFeatures[] = {few_rows, causal, window,  softcap, alibi, bias, mask,
-                                 dropout,  splits, lengths, output,  paged, tree, unaligned};
+constexpr Feature kFeatures[] = {few_rows, causal,  window, softcap, alibi, bias,  mask,     dropout,
+                                 splits,   lengths, output, paged,   tree,  loose, unaligned};
 constexpr unsigned kFeatureCount = sizeof(kFeatures) / sizeof(kFeatures[0]);
 
 class Collector {

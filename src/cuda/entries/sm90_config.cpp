@@ -44,6 +44,8 @@ void share_registers(const Burden& burden, Sm90ForwardConfig* c) {
   c->consumer_registers = 224, c->producer_registers = 56;
   if (c->groups == 1)
     c->consumer_registers = 240, c->producer_registers = 128;
+  else if (burden.is_heaviest && c->has_bool_mask && !is_wide && !c->gathers_q && !c->gathers_k)
+    c->consumer_registers = 200, c->producer_registers = 104;
   else if (burden.is_heavy)
     c->consumer_registers = 208, c->producer_registers = 88;
   else if (c->gathers_q || c->gathers_k || c->is_paged || (c->has_bool_mask && is_wide))
@@ -205,6 +207,23 @@ void set_gathering(const Problem& p, Sm90Choice* choice) {
   }
 }
 
+void find_obstacles_of(const Problem& p, bool has_loose_heads, Sm90Choice* choice) {
+  choice->config.has_loose_heads = has_loose_heads;
+  choice->maps = map_shapes(p, choice->config);
+  choice->obstacle_k = find_key_obstacle(p, choice->maps);
+  choice->obstacle_q = choice->packs ? Obstacle::stacked_heads : find_query_obstacle(p, choice->maps);
+}
+
+// Maps, and what is in their way. Loose heads take more maps and a kernel of their own: only where others do not serve.
+void find_obstacles(const Problem& p, Sm90Choice* choice) {
+  find_obstacles_of(p, false, choice);
+  const bool needs_q = choice->obstacle_q == Obstacle::map, needs_k = choice->obstacle_k == Obstacle::map;
+  if (!needs_q && !needs_k) return;
+  find_obstacles_of(p, true, choice);
+  const bool helps = (needs_q && choice->obstacle_q == Obstacle::none) || (needs_k && choice->obstacle_k == Obstacle::none);
+  if (!helps) find_obstacles_of(p, false, choice);
+}
+
 // The config's schedule and maps, as far as the obstacles are known.
 Status set_schedule_and_maps(const Problem& p, const DeviceInfo& device, Sm90Choice* choice) {
   set_gathering(p, choice);
@@ -230,12 +249,8 @@ Status choose_sm90(const Problem& p, const DeviceInfo& device, Sm90Choice* choic
   choice->packs = packs_heads(p);
   if (choice->packs) choice->obstacle_q = Obstacle::stacked_heads;
   // Boxes of pages divide the key tile, so there the schedule comes before what is in the way of maps; else it is made once.
-  if (c.is_paged)
-    FA_TRY(set_schedule_and_maps(p, device, choice));
-  else
-    choice->maps = map_shapes(p, c);
-  choice->obstacle_k = find_key_obstacle(p, choice->maps);
-  if (!choice->packs) choice->obstacle_q = find_query_obstacle(p, choice->maps);
+  if (c.is_paged) FA_TRY(set_schedule_and_maps(p, device, choice));
+  find_obstacles(p, choice);
   FA_TRY(set_schedule_and_maps(p, device, choice));
   choice->splits = choose_splits(p, device, choice->packs, c);
   if (choice->splits > 1) {

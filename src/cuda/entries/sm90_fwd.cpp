@@ -29,7 +29,7 @@ const KernelForm kForwardForm = {"sm90_fwd",
                                  "cuda/kernels/sm90_fwd.cuh",
                                  "Sm90ForwardConfig",
                                  "__launch_bounds__(kConfig.threads(), 1)",
-                                 "const __grid_constant__ Sm90ForwardArguments arguments",
+                                 "const __grid_constant__ Sm90ForwardArguments<kConfig.places()> arguments",
                                  "sm90_forward<Config>(arguments);",
                                  matrix_instructions};
 
@@ -74,6 +74,7 @@ class Sm90Plan final : public Plan {
       text += "threads read q and write o, not tensor maps: " + query_obstacle_text(problem_, config(), choice_.obstacle_q) + "\n";
     if (config().gathers_k)
       text += "threads read k and v, not tensor maps: " + key_obstacle_text(problem_, config(), choice_.obstacle_k) + "\n";
+    if (config().has_loose_heads) text += "heads begin anywhere within 16 bytes: tensor maps for each place\n";
     return text + "config: " + kernel_.name();
   }
 
@@ -93,7 +94,14 @@ class Sm90Plan final : public Plan {
 
   Status run(const fa_attention_args& args, const fa_workspace& workspace, void* stream, uint32_t run_flags) const override {
     if (params_.items == 0) return {};
-    Sm90ForwardArguments arguments;
+    return config().has_loose_heads ? run_with<Sm90ForwardConfig::kPlaces>(args, workspace, stream, run_flags)
+                                    : run_with<1>(args, workspace, stream, run_flags);
+  }
+
+ private:
+  template <int kPlaces>
+  Status run_with(const fa_attention_args& args, const fa_workspace& workspace, void* stream, uint32_t run_flags) const {
+    Sm90ForwardArguments<kPlaces> arguments;
     arguments.params = params_;
     arguments.extras = sm90_extras(choice_);
     bind_pointers(problem_, args, &arguments.params);
@@ -107,18 +115,38 @@ class Sm90Plan final : public Plan {
     return config().has_splits ? merge_.launch(static_cast<CUstream>(stream), run_flags, arguments.params) : Status();
   }
 
- private:
   const Sm90ForwardConfig& config() const { return choice_.config; }
   int blocks() const { return std::min(params_.items, multiprocessors_); }
 
-  Status encode_maps(const fa_attention_args& args, Sm90ForwardArguments* to) const {
+  Status encode_maps(const fa_attention_args& args, Sm90ForwardArguments<1>* to) const {
+    const Sm90Maps& maps = choice_.maps;
     if (!config().gathers_q) {
-      FA_TRY(encode_map(choice_.maps.q, args.q, &to->q));
-      FA_TRY(encode_map(choice_.maps.o, args.o, &to->o));
+      FA_TRY(encode_map(maps.q, args.q, &to->q[0]));
+      FA_TRY(encode_map(maps.o, args.o, &to->o[0]));
     }
     if (!config().gathers_k) {
-      FA_TRY(encode_map(choice_.maps.k, args.k ? args.k : args.q, &to->k));  // without keys, nothing is read
-      FA_TRY(encode_map(choice_.maps.v, args.v ? args.v : args.q, &to->v));
+      FA_TRY(encode_map(maps.k, args.k ? args.k : args.q, &to->k[0]));  // without keys, nothing is read
+      FA_TRY(encode_map(maps.v, args.v ? args.v : args.q, &to->v[0]));
+    }
+    return {};
+  }
+
+  Status encode_maps(const fa_attention_args& args, Sm90ForwardArguments<Sm90ForwardConfig::kPlaces>* to) const {
+    const Sm90Maps& maps = choice_.maps;
+    if (!config().gathers_q) {
+      FA_TRY(encode_places(maps.q, args.q, to->q));
+      FA_TRY(encode_places(maps.o, args.o, to->o));
+      to->extras.skew_q = skew_of(args.q);
+      to->extras.skew_o = skew_of(args.o);
+    }
+    if (!config().gathers_k) {
+      const void* const k = args.k ? args.k : args.q;
+      const void* const v = args.v ? args.v : args.q;
+      FA_TRY(encode_places(maps.k, k, to->k));
+      FA_TRY(encode_open_places(maps.v, v, to->v));
+      to->extras.skew_k = skew_of(k);
+      to->extras.skew_v = skew_of(v);
+      to->extras.last_head_k = static_cast<int>(maps.v.heads) - 1;
     }
     return {};
   }

@@ -88,6 +88,7 @@ Sm90Maps map_shapes(const Problem& p, const Sm90ForwardConfig& c) {
     map->heads = heads;
     map->columns = columns;
     map->has_lengths = c.has_lengths || c.is_paged;
+    map->has_loose_heads = c.has_loose_heads;
     // There all batches' rows are one dimension: a single row's own stride, which may be anything, is that of the batches.
     if (map->has_lengths && rows <= 1 && map->batches > 1) map->axes.row = axes.batch;
   };

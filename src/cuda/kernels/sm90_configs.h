@@ -38,6 +38,7 @@ struct Sm90ForwardConfig {
   bool gathers_k = false;        // threads read k and v
   int access = 16;               // bytes that gathered rows are multiples of: 16, 8, 4 or 2
   bool o_pairs = true;           // gathered rows of o start at multiples of two elements
+  bool has_loose_heads = false;  // heads begin at any element: maps for every place within 16 bytes (head_place)
   bool is_dynamic = false;       // items drawn from a counter instead of dealt out, forth and back by turns
   bool rotates_rows = false;     // warp groups take turns at an item's rows, which see unequal numbers of keys
   bool takes_turns = false;      // warp groups issue their products one after the other
@@ -77,6 +78,7 @@ struct Sm90ForwardConfig {
     visit("gathers_k", gathers_k);
     visit("access", access);
     visit("o_pairs", o_pairs);
+    visit("has_loose_heads", has_loose_heads);
     visit("is_dynamic", is_dynamic);
     visit("rotates_rows", rotates_rows);
     visit("takes_turns", takes_turns);
@@ -95,6 +97,7 @@ struct Sm90ForwardConfig {
 
   static constexpr int kSlab = 64;  // columns of a shared-memory slab: 128 bytes, one swizzle period
   static constexpr int kMostGroups = 3;
+  static constexpr int kPlaces = 8;  // elements of 16 bytes, the unit of addresses in maps
   constexpr int tile_q() const { return 64 * groups; }
   constexpr int threads() const { return (groups + 1) * 128; }
   constexpr int slabs() const { return (d + kSlab - 1) / kSlab; }
@@ -102,6 +105,7 @@ struct Sm90ForwardConfig {
   constexpr int o_slabs() const { return (slabs_v() + o_passes - 1) / o_passes; }  // of a pass
   // Threads of warp group 0 that load: one issues whole tiles, a warp the boxes of pages, all of them rows.
   constexpr int loaders() const { return gathers_q || gathers_k ? 128 : (is_paged ? 32 : 1); }
+  constexpr int places() const { return has_loose_heads ? kPlaces : 1; }
   // Warps of group 0 that make bits of boolean masks; without any, consumers read the bytes.
   constexpr int mask_warps() const { return has_bool_mask && loaders() <= 32 && tile_k % 32 == 0 ? 3 : 0; }
 };
@@ -148,13 +152,19 @@ struct Sm90Extras {
   unsigned* counter = nullptr;             // [0] next item, [1] finished blocks; zero before and after (is_dynamic)
   int batch_rows_q = 0, batch_rows_k = 0;  // rows from one batch, or page, to the next (maps with lengths)
   int box_rows = 0;                        // rows of a box of k and v (is_paged); divides the page and the key tile
+  // With has_loose_heads: elements from a map's base to the tensor, and the key head that lies last.
+  int skew_q = 0, skew_k = 0, skew_v = 0, skew_o = 0;
+  int last_head_k = 0;
 };
 
-// The kernel's one argument.
+// The kernel's one argument. Maps of loose heads: one for each place within 16 bytes at which a head begins; of v, whose columns
+// past a head do no harm, one for all heads but the last, and one for that, which may end where memory does.
+template <int kPlaces>
 struct Sm90ForwardArguments {
-  TensorMap q, k, v, o;
+  TensorMap q[kPlaces], k[kPlaces], v[kPlaces > 1 ? 2 : 1], o[kPlaces];
   ForwardParams params;
   Sm90Extras extras;
 };
+static_assert(sizeof(Sm90ForwardArguments<Sm90ForwardConfig::kPlaces>) <= 4096, "what any driver takes as parameters");
 
 }  // namespace flash_attn::cuda

@@ -115,6 +115,19 @@ __device__ __forceinline__ MapPoint first_row(int row, int length, int head, int
     return {0, 0, head, batch, 0};
 }
 
+// Where a head lies in its tensor's maps. Loose heads begin at any element: their maps step over 16 bytes where others step over
+// heads, columns are counted from there, and each place within 16 bytes has a map whose columns end with the head.
+struct HeadPlace {
+  int outer, column;
+};
+template <bool kIsLoose>
+__device__ __forceinline__ HeadPlace head_place(int head, long long stride, int skew) {
+  if constexpr (!kIsLoose) return {head, 0};
+  constexpr unsigned kPlaces = Sm90ForwardConfig::kPlaces;
+  const unsigned first = static_cast<unsigned>(skew + head * static_cast<int>(stride));
+  return {static_cast<int>(first / kPlaces), static_cast<int>(first % kPlaces)};
+}
+
 // The barriers as everyone counts on them (sm90_fwd.cuh).
 template <class Config>
 __device__ __forceinline__ void init_barriers(unsigned smem) {

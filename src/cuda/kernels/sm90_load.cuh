@@ -31,7 +31,7 @@ struct Sm90Loader {
   static constexpr int kLoaders = c.loaders();
   static constexpr bool kMapsHaveLengths = c.has_lengths || c.is_paged;
 
-  const Sm90ForwardArguments& a;
+  const Sm90ForwardArguments<c.places()>& a;
   const ForwardParams& p;
   unsigned smem;
   Sm90Item item;
@@ -42,7 +42,7 @@ struct Sm90Loader {
   unsigned pending = 0;
   int pending_barriers = 0;
 
-  __device__ __forceinline__ Sm90Loader(const Sm90ForwardArguments& arguments, unsigned shared)
+  __device__ __forceinline__ Sm90Loader(const Sm90ForwardArguments<c.places()>& arguments, unsigned shared)
       : a(arguments), p(arguments.params), smem(shared) {}
 
   // ---- Items ----
@@ -148,26 +148,46 @@ struct Sm90Loader {
 
   // ---- Tiles ----
 
+  template <bool kIsValue>
+  __device__ __forceinline__ HeadPlace key_place(int head) const {
+    return head_place<c.has_loose_heads>(head, (kIsValue ? p.v_axes : p.k_axes).head, kIsValue ? a.extras.skew_v : a.extras.skew_k);
+  }
+  template <bool kIsValue>
+  __device__ __forceinline__ const TensorMap* key_map(int head, const HeadPlace& place) const {
+    if constexpr (!kIsValue) return a.k + place.column;
+    return a.v + (c.has_loose_heads && head == a.extras.last_head_k ? 1 : 0);
+  }
+
   // Boxes of rows, each within a page; a lane takes every 32nd.
-  __device__ __forceinline__ void load_pages(const TensorMap* map, unsigned target, unsigned full, int slabs, int block) const {
+  template <bool kIsValue>
+  __device__ __forceinline__ void load_pages(unsigned target, unsigned full, int block) const {
+    constexpr int kSlabs = kIsValue ? c.slabs_v() : c.slabs();
+    const int head = divide(item.slot, p.slot_group);
+    const HeadPlace place = key_place<kIsValue>(head);
+    const TensorMap* const map = key_map<kIsValue>(head, place);
     const int lane = static_cast<int>(threadIdx.x) & 31;
     for (int row = lane * a.extras.box_rows; row < c.tile_k; row += 32 * a.extras.box_rows) {
       const int j = block * c.tile_k + row, count = clamp_int(item.s_k - j, 0, a.extras.box_rows);
       const int2 slot = find_slot(p, request, j);
-      MapPoint from = first_row<true>(slot.y, count, divide(item.slot, p.slot_group), slot.x, a.extras.batch_rows_k);
-      for (int slab = 0; slab < slabs; ++slab) {
-        from.column = slab * c.kSlab;
+      MapPoint from = first_row<true>(slot.y, count, place.outer, slot.x, a.extras.batch_rows_k);
+      for (int slab = 0; slab < kSlabs; ++slab) {
+        from.column = place.column + slab * c.kSlab;
         tma_load(target + slab * c.tile_k * 128 + row * 128, map, full, from, kEvictLast);
       }
     }
   }
 
-  __device__ __forceinline__ void load_rows(const TensorMap* map, unsigned target, unsigned full, int slabs, int block) const {
-    MapPoint from = first_row<kMapsHaveLengths>(static_cast<int>(request.k_row), item.s_k, divide(item.slot, p.slot_group),
+  template <bool kIsValue>
+  __device__ __forceinline__ void load_rows(unsigned target, unsigned full, int block) const {
+    constexpr int kSlabs = kIsValue ? c.slabs_v() : c.slabs();
+    const int head = divide(item.slot, p.slot_group);
+    const HeadPlace place = key_place<kIsValue>(head);
+    const TensorMap* const map = key_map<kIsValue>(head, place);
+    MapPoint from = first_row<kMapsHaveLengths>(static_cast<int>(request.k_row), item.s_k, place.outer,
                                                 static_cast<int>(request.k_batch), a.extras.batch_rows_k);
     from.row += block * c.tile_k;
-    for (int slab = 0; slab < slabs; ++slab) {
-      from.column = slab * c.kSlab;
+    for (int slab = 0; slab < kSlabs; ++slab) {
+      from.column = place.column + slab * c.kSlab;
       tma_load(target + slab * c.tile_k * 128, map, full, from, kEvictLast);
     }
   }
@@ -179,8 +199,6 @@ struct Sm90Loader {
     const int phase = next >= c.stages, stage = next - (phase ? c.stages : 0);
     const unsigned full = smem + (kIsValue ? at.v_full : at.k_full) + 8 * stage;
     const unsigned target = smem + (kIsValue ? at.v : at.k) + stage * kBytes;
-    const TensorMap* const map = kIsValue ? &a.v : &a.k;
-    constexpr int kSlabs = kIsValue ? c.slabs_v() : c.slabs();
     if constexpr (c.gathers_k) {
       barrier_wait(smem + (kIsValue ? at.v_empty : at.k_empty) + 8 * stage, phase ^ 1);
       gather_keys<kIsValue>(target, block);
@@ -190,9 +208,9 @@ struct Sm90Loader {
       if (threadIdx.x == 0) barrier_arrive_expect(full, kBytes);
       if constexpr (c.is_paged) {
         __syncwarp();
-        load_pages(map, target, full, kSlabs, block);
+        load_pages<kIsValue>(target, full, block);
       } else {
-        load_rows(map, target, full, kSlabs, block);
+        load_rows<kIsValue>(target, full, block);
       }
     }
     next = next + 1 == 2 * c.stages ? 0 : next + 1;
@@ -213,12 +231,13 @@ struct Sm90Loader {
       } else {
         const unsigned full = smem + at.q_full + bars + 8 * g;
         barrier_arrive_expect(full, at.q_group);
-        MapPoint from =
-            first_row<kMapsHaveLengths>(item.q_row, item.s_q, item.slot, p.cu_seqlens_q ? 0 : item.request, a.extras.batch_rows_q);
+        const HeadPlace place = head_place<c.has_loose_heads>(item.slot, p.q_axes.head, a.extras.skew_q);
+        MapPoint from = first_row<kMapsHaveLengths>(item.q_row, item.s_q, place.outer, p.cu_seqlens_q ? 0 : item.request,
+                                                    a.extras.batch_rows_q);
         from.row += item.tile * c.tile_q() + g * 64;
         for (int slab = 0; slab < c.slabs(); ++slab) {
-          from.column = slab * c.kSlab;
-          tma_load(target + g * at.q_group + slab * 64 * 128, &a.q, full, from, kEvictFirst);
+          from.column = place.column + slab * c.kSlab;
+          tma_load(target + g * at.q_group + slab * 64 * 128, a.q + place.column, full, from, kEvictFirst);
         }
       }
     }
