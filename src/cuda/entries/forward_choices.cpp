@@ -76,6 +76,11 @@ void set_section(int section, ForwardParams* params) {
 }
 
 int64_t visible_keys(const Problem& p) {
+  const bool is_causal = p.mask_kind == MaskKind::causal;
+  if (p.diagonal == Diagonal::top_left && (is_causal || p.window_right >= 0)) {
+    const int64_t right = is_causal ? 0 : std::min(p.window_right, p.max_s_k);
+    return std::min(p.max_s_k, p.max_s_q + right);
+  }
   if (p.window_left < 0 || p.window_right < 0) return p.max_s_k;
   return std::min(p.max_s_k, p.window_left + p.window_right + p.max_s_q + p.first_keys);
 }

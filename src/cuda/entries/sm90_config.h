@@ -2,6 +2,7 @@
 // and how a run is cut into items.
 #pragma once
 
+#include "core/backend.h"
 #include "core/problem.h"
 #include "core/status.h"
 #include "cuda/device.h"
@@ -14,7 +15,8 @@ struct Sm90Choice {
   Sm90ForwardConfig config;
   bool packs = false;  // the query heads of a key head are stacked
   int splits = 1;
-  int box_rows = 0;  // of a paged cache's boxes
+  int box_rows = 0;   // of a paged cache's boxes
+  int part_rows = 0;  // of an item's partial result, where the kernel merges them itself
   Sm90Maps maps;
   Obstacle obstacle_q = Obstacle::none;
   Obstacle obstacle_k = Obstacle::none;
@@ -26,5 +28,11 @@ Status choose_sm90(const Problem& problem, const DeviceInfo& device, Sm90Choice*
 // Everything but pointers.
 ForwardParams shape_sm90_params(const Problem& problem, const DeviceInfo& device, const Sm90Choice& choice);
 Sm90Extras sm90_extras(const Sm90Choice& choice);
+
+// State: the item counter, and the finished splits of tiles behind it.
+constexpr size_t kSm90CounterBytes = 2 * sizeof(unsigned);
+// Partial results of so many rows, as the kernel itself merges them.
+size_t part_bytes_sm90(int64_t rows, int64_t d_v);
+WorkspaceSize bound_sm90_workspace(const Problem& maxima, const DeviceInfo& device);
 
 }  // namespace flash_attn::cuda

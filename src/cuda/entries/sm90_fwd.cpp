@@ -28,12 +28,10 @@ std::string matrix_instructions(const void* config) {
 const KernelForm kForwardForm = {"sm90_fwd",
                                  "cuda/kernels/sm90_fwd.cuh",
                                  "Sm90ForwardConfig",
-                                 "__launch_bounds__(kConfig.threads(), 1)",
+                                 "__launch_bounds__(kConfig.threads(), kConfig.blocks_per_sm)",
                                  "const __grid_constant__ Sm90ForwardArguments<kConfig.places()> arguments",
                                  "sm90_forward<Config>(arguments);",
                                  matrix_instructions};
-
-constexpr size_t kCounterBytes = 2 * sizeof(unsigned);
 
 CombineConfig combine_config(const Sm90ForwardConfig& config) {
   CombineConfig combine;
@@ -59,8 +57,13 @@ class Sm90Plan final : public Plan {
 
   WorkspaceSize workspace() const override {
     WorkspaceSize size;
-    if (config().is_dynamic) size.state_bytes = kCounterBytes;
-    if (config().has_splits) size.scratch_bytes = static_cast<size_t>(params_.items) * partial_bytes(problem_, config().tile_q());
+    if (config().is_dynamic || config().merges_splits) size.state_bytes = kSm90CounterBytes;
+    if (config().merges_splits) {
+      size.state_bytes += static_cast<size_t>(params_.items) / params_.splits.value * sizeof(unsigned);
+      size.scratch_bytes = part_bytes_sm90(int64_t{params_.items} * choice_.part_rows, problem_.d_v);
+    } else if (config().has_splits) {
+      size.scratch_bytes = static_cast<size_t>(params_.items) * partial_bytes(problem_, config().tile_q());
+    }
     return size;
   }
 
@@ -80,15 +83,15 @@ class Sm90Plan final : public Plan {
 
   Status prepare(void* context) const override {
     FA_TRY(kernel_.prepare(static_cast<CUcontext>(context)));
-    return config().has_splits ? merge_.prepare(static_cast<CUcontext>(context)) : Status();
+    return merges_apart() ? merge_.prepare(static_cast<CUcontext>(context)) : Status();
   }
 
-  Status init_state(void* state, size_t, void* stream) const override {
-    if (!config().is_dynamic) return {};
+  // All of it: other plans may use it next, with more tiles.
+  Status init_state(void* state, size_t bytes, void* stream) const override {
+    if (bytes == 0) return {};
     const Driver* driver = nullptr;
     FA_TRY(get_driver(&driver));
-    const CUresult result =
-        driver->cuMemsetD8Async(reinterpret_cast<CUdeviceptr>(state), 0, kCounterBytes, static_cast<CUstream>(stream));
+    const CUresult result = driver->cuMemsetD8Async(reinterpret_cast<CUdeviceptr>(state), 0, bytes, static_cast<CUstream>(stream));
     return result == kCudaSuccess ? Status() : driver_status(*driver, result, "zeroing the state");
   }
 
@@ -107,16 +110,21 @@ class Sm90Plan final : public Plan {
     bind_pointers(problem_, args, &arguments.params);
     arguments.params.partials = static_cast<float*>(workspace.scratch);
     arguments.extras.counter = static_cast<unsigned*>(workspace.state);
+    if (config().merges_splits) arguments.extras.finished = arguments.extras.counter + kSm90CounterBytes / sizeof(unsigned);
     FA_TRY(encode_maps(args, &arguments));
     FA_TRY(kernel_.launch(static_cast<CUstream>(stream), run_flags,
                           {static_cast<unsigned>(blocks()), static_cast<unsigned>(config().threads()),
                            static_cast<unsigned>(Sm90Layout(config()).total)},
                           &arguments));
-    return config().has_splits ? merge_.launch(static_cast<CUstream>(stream), run_flags, arguments.params) : Status();
+    return merges_apart() ? merge_.launch(static_cast<CUstream>(stream), run_flags, arguments.params) : Status();
   }
 
   const Sm90ForwardConfig& config() const { return choice_.config; }
-  int blocks() const { return std::min(params_.items, multiprocessors_); }
+  bool merges_apart() const { return config().has_splits && !config().merges_splits; }
+  int blocks() const {
+    const int most = problem_.sm_limit > 0 ? multiprocessors_ : multiprocessors_ * config().blocks_per_sm;
+    return std::min(params_.items, most);
+  }
 
   Status encode_maps(const fa_attention_args& args, Sm90ForwardArguments<1>* to) const {
     const Sm90Maps& maps = choice_.maps;
@@ -172,23 +180,18 @@ Status make_plan(const Problem& problem, const DeviceInfo& device, Plan** plan) 
   return *plan ? Status() : Status(FA_STATUS_OUT_OF_MEMORY, "no memory for a plan");
 }
 
-WorkspaceSize bound_workspace(const Problem& maxima, const DeviceInfo& device) {
-  WorkspaceSize size = bound_sm80_workspace(maxima, device);  // its tiles are no shorter and its splits no fewer
-  size.state_bytes = kCounterBytes;
-  return size;
-}
-
 Status list_kernels(const Problem& problem, const DeviceInfo& device, std::vector<KernelRequest>* requests) {
   Sm90Choice choice;
   FA_TRY(choose_sm90(problem, device, &choice));
   requests->push_back(kernel_request(kForwardForm, choice.config, device.compute_capability));
-  if (choice.config.has_splits) requests->push_back(merge_request(combine_config(choice.config), device));
+  if (choice.config.has_splits && !choice.config.merges_splits)
+    requests->push_back(merge_request(combine_config(choice.config), device));
   return {};
 }
 
 }  // namespace
 
-extern const KernelEntry kSm90ForwardEntry = {"sm90_fwd",   supports,           make_plan, bound_workspace,
+extern const KernelEntry kSm90ForwardEntry = {"sm90_fwd",   supports,           make_plan, bound_sm90_workspace,
                                               list_kernels, Direction::forward, 90,        false};
 
 }  // namespace flash_attn::cuda

@@ -21,7 +21,9 @@ constexpr int kRegisters = 65536, kUnit = 8, kFewest = 24, kMost = 240;
 bool is_register_count(int count) { return count % kUnit == 0 && count >= kFewest && count <= kMost; }
 
 // All threads start with the same number; the groups' own numbers must not add up to more.
-int register_pool(const Sm90ForwardConfig& c) { return (c.groups + 1) * (kRegisters / c.threads() / kUnit * kUnit); }
+int register_pool(const Sm90ForwardConfig& c) {
+  return (c.groups + 1) * (kRegisters / (c.threads() * c.blocks_per_sm) / kUnit * kUnit);
+}
 
 }  // namespace
 
@@ -59,7 +61,8 @@ Status apply_forced_sm90(const Problem& problem, Sm90ForwardConfig* config) {
   return apply_forced_fields(
       problem.kernel,
       {"groups", "tile_k", "stages", "rotates_rows", "takes_turns", "q_buffers", "shares_q_buffer", "o_passes", "overlaps_tiles",
-       "is_dynamic", "polynomial_exp", "integer_tops", "lazy_log2", "consumer_registers", "producer_registers"},
+       "is_dynamic", "row_warps", "merges_splits", "reads_once", "blocks_per_sm", "polynomial_exp", "integer_tops", "lazy_log2",
+       "consumer_registers", "producer_registers"},
       config);
 }
 
@@ -67,7 +70,7 @@ Status check_schedule_sm90(const Sm90ForwardConfig& c, int shared_bytes) {
   if (c.groups < 1 || c.groups > 3) return unsupported("groups is %d but must be 1 to 3", c.groups);
   if (c.tile_k < 16 || c.tile_k > 256 || c.tile_k % 16 != 0)
     return unsupported("tile_k is %d but must be a multiple of 16 up to 256", c.tile_k);
-  if (c.stages < 2 || c.stages > 4) return unsupported("stages is %d but must be 2 to 4", c.stages);
+  if (c.stages < 2 || c.stages > 8) return unsupported("stages is %d but must be 2 to 8", c.stages);
   if (c.polynomial_exp < 0 || c.polynomial_exp > 4) return unsupported("polynomial_exp is %d but must be 0 to 4", c.polynomial_exp);
   if (c.lazy_log2 > 14) return unsupported("lazy_log2 is %d but must be at most 14", c.lazy_log2);
   if (c.shares_q_buffer && c.slabs_v() > c.slabs()) return unsupported("shares_q_buffer is set but o is wider than q");
@@ -78,6 +81,11 @@ Status check_schedule_sm90(const Sm90ForwardConfig& c, int shared_bytes) {
   if (c.o_passes < 1 || c.o_passes > c.slabs_v() || (c.o_passes > 1 && c.shares_q_buffer))
     return unsupported("o_passes is %d but must be 1 to the %d slabs of 64 columns of v, and 1 with shares_q_buffer", c.o_passes,
                        c.slabs_v());
+  if (c.row_warps && (c.gathers_k || !c.gathers_q))
+    return unsupported("row_warps is set but threads read k and v too, or maps move q");
+  if (c.merges_splits && !(c.row_warps && c.has_splits))
+    return unsupported("merges_splits is set but row_warps is not, or keys are not split");
+  if (c.blocks_per_sm < 1 || c.blocks_per_sm > 3) return unsupported("blocks_per_sm is %d but must be 1 to 3", c.blocks_per_sm);
   if (!is_register_count(c.consumer_registers) || !is_register_count(c.producer_registers))
     return unsupported("consumer_registers is %d and producer_registers %d but both must be multiples of 8 from 24 to 240",
                        c.consumer_registers, c.producer_registers);

@@ -36,6 +36,9 @@ struct Sm90ForwardConfig {
   bool is_paged = false;         // key tiles are put together from boxes of rows, each within a page
   bool gathers_q = false;        // threads read q and write o: stacked heads, splits, and what maps cannot describe
   bool gathers_k = false;        // threads read k and v
+  bool row_warps = false;        // two warps beside the loader read q (gathers_q) and merge splits, where maps move k and v
+  bool merges_splits = false;    // who finishes the last of a tile's splits merges them (has_splits, row_warps)
+  bool reads_once = false;       // k and v serve one item each: caches need not keep them
   int access = 16;               // bytes that gathered rows are multiples of: 16, 8, 4 or 2
   bool o_pairs = true;           // gathered rows of o start at multiples of two elements
   bool has_loose_heads = false;  // heads begin at any element: maps for every place within 16 bytes (head_place)
@@ -49,6 +52,7 @@ struct Sm90ForwardConfig {
   int polynomial_exp = 0;        // of every 8 weights, those made by products instead of the special function unit
   bool integer_tops = false;     // maxima by integer instructions, which take three operands
   int lazy_log2 = 8;             // O is rescaled when a maximum has grown by more than 2^lazy_log2
+  int blocks_per_sm = 1;         // that registers leave room for
   int consumer_registers = 232;
   int producer_registers = 40;
 
@@ -76,6 +80,9 @@ struct Sm90ForwardConfig {
     visit("is_paged", is_paged);
     visit("gathers_q", gathers_q);
     visit("gathers_k", gathers_k);
+    visit("row_warps", row_warps);
+    visit("merges_splits", merges_splits);
+    visit("reads_once", reads_once);
     visit("access", access);
     visit("o_pairs", o_pairs);
     visit("has_loose_heads", has_loose_heads);
@@ -89,6 +96,7 @@ struct Sm90ForwardConfig {
     visit("polynomial_exp", polynomial_exp);
     visit("integer_tops", integer_tops);
     visit("lazy_log2", lazy_log2);
+    visit("blocks_per_sm", blocks_per_sm);
     visit("consumer_registers", consumer_registers);
     visit("producer_registers", producer_registers);
   }
@@ -97,17 +105,18 @@ struct Sm90ForwardConfig {
 
   static constexpr int kSlab = 64;  // columns of a shared-memory slab: 128 bytes, one swizzle period
   static constexpr int kMostGroups = 3;
-  static constexpr int kPlaces = 8;  // elements of 16 bytes, the unit of addresses in maps
+  static constexpr int kPlaces = 8;       // elements of 16 bytes, the unit of addresses in maps
+  static constexpr int kRowThreads = 64;  // of the row warps
   constexpr int tile_q() const { return 64 * groups; }
   constexpr int threads() const { return (groups + 1) * 128; }
   constexpr int slabs() const { return (d + kSlab - 1) / kSlab; }
   constexpr int slabs_v() const { return (d_v + kSlab - 1) / kSlab; }
   constexpr int o_slabs() const { return (slabs_v() + o_passes - 1) / o_passes; }  // of a pass
   // Threads of warp group 0 that load: one issues whole tiles, a warp the boxes of pages, all of them rows.
-  constexpr int loaders() const { return gathers_q || gathers_k ? 128 : (is_paged ? 32 : 1); }
+  constexpr int loaders() const { return (gathers_q && !row_warps) || gathers_k ? 128 : (is_paged ? 32 : 1); }
   constexpr int places() const { return has_loose_heads ? kPlaces : 1; }
   // Warps of group 0 that make bits of boolean masks; without any, consumers read the bytes.
-  constexpr int mask_warps() const { return has_bool_mask && loaders() <= 32 && tile_k % 32 == 0 ? 3 : 0; }
+  constexpr int mask_warps() const { return has_bool_mask && loaders() <= 32 && !row_warps && tile_k % 32 == 0 ? 3 : 0; }
 };
 
 // Shared memory, in bytes from its 1024-byte aligned start. Tiles are slabs of 64 columns: [slab][row][64].
@@ -119,6 +128,7 @@ struct Sm90Layout {
   int q, k, v, o;
   int q_full, q_empty, k_full, k_empty, v_full, v_empty, item_full, item_empty, items;
   int mask_tile, masks, mask_full, mask_empty;  // with mask_warps()
+  int part_full;                                // with merges_splits
   int total;
 
   constexpr explicit Sm90Layout(const Sm90ForwardConfig& c)
@@ -144,7 +154,8 @@ struct Sm90Layout {
         masks(items + 2 * kItemBytes),
         mask_full(masks + kMaskStages * mask_tile),
         mask_empty(mask_full + 8 * kMaskStages),
-        total(c.mask_warps() == 0 ? masks : mask_empty + 8 * kMaskStages) {}
+        part_full(c.mask_warps() == 0 ? masks : mask_empty + 8 * kMaskStages),
+        total(part_full + (c.merges_splits ? 16 : 0)) {}
 };
 
 // What the Hopper kernel needs beside the parameters that the forward kernels share.
@@ -155,6 +166,10 @@ struct Sm90Extras {
   // With has_loose_heads: elements from a map's base to the tensor, and the key head that lies last.
   int skew_q = 0, skew_k = 0, skew_v = 0, skew_o = 0;
   int last_head_k = 0;
+  // Of merged splits. Items' partial results are o [items][part_rows][d_v], not normalised, and behind it the maximum (log2 domain)
+  // and the sum of each row [items][part_rows][2]; finished splits of each tile are counted, and zero before and after.
+  int part_rows = 0;
+  unsigned* finished = nullptr;
 };
 
 // The kernel's one argument. Maps of loose heads: one for each place within 16 bytes at which a head begins; of v, whose columns

@@ -1,14 +1,15 @@
 // Attention forward on Hopper (sm_90a): wgmma multiplies, warp groups specialise, tensor maps (or, where they cannot, threads)
 // bring tiles in and out.
 //
-//   warp group 0                draws items, publishes them, loads Q, K, V (sm90_load.cuh)
+//   warp group 0                draws items, publishes them, loads Q, K, V (sm90_load.cuh); two of its warps may read Q and merge
+//                               key splits instead (sm90_row_warps.cuh)
 //   warp groups 1..groups       64 query rows each: S = Q K^T, softmax in registers, O += P V with P from registers
 //
 // Barriers (all mbarriers; counts in brackets): q_full[2][groups], k_full, v_full[stages] tx, or all loaders where threads copy;
 // q_empty[2][groups] 1; mask_full[2] one arrival a mask warp, mask_empty[2] one a consumer warp (mask_warps()); k_empty,
-// v_empty[stages] one arrival a group; item_full[2] 1, item_empty[2] one arrival a consumer warp. Named barriers: 1 + g turns, 8 +
-// g one group, 15 the loaders. A group's first product of the next item starts behind the last product of this one, so the epilogue
-// runs beneath it.
+// v_empty[stages] one arrival a group; item_full[2] 1, item_empty[2] one arrival a consumer, mask or row warp; part_full[2] one a
+// consumer warp (merges_splits). Named barriers: 1 + g turns, 8 + g one group, 14 the row warps, 15 the loaders. A group's first
+// product of the next item starts behind the last product of this one, so the epilogue runs beneath it.
 #pragma once
 
 #include "cuda/kernels/ptx/mbarrier.cuh"
@@ -20,10 +21,11 @@
 #include "cuda/kernels/sm90_items.cuh"
 #include "cuda/kernels/sm90_load.cuh"
 #include "cuda/kernels/sm90_mask.cuh"
+#include "cuda/kernels/sm90_parts.cuh"
+#include "cuda/kernels/sm90_row_warps.cuh"
 #include "cuda/kernels/sm90_rows.cuh"
 #include "cuda/kernels/sm90_softmax.cuh"
 #include "cuda/kernels/sm90_visible.cuh"
-#include "cuda/kernels/tile/write.cuh"
 
 namespace flash_attn::cuda {
 
@@ -329,15 +331,6 @@ struct Sm90Consumer {
     if constexpr (kFirst + c.o_slabs() < c.slabs_v()) write_staged<kFirst + c.o_slabs()>(item, staging, finish);
   }
 
-  // A row's columns as this thread holds them.
-  template <DType kType, bool kPairs>
-  __device__ __forceinline__ void write_row(char* line, int r, float by) {
-#pragma unroll
-    for (int j = 0; j < c.d_v / 8; ++j)
-      write_pair<kType, c.row_d_v, kPairs>(line, 8 * j + 2 * (lane & 3), by == 0.f ? 0.f : O[4 * j + 2 * r] * by,
-                                           by == 0.f ? 0.f : O[4 * j + 2 * r + 1] * by);
-  }
-
   __device__ __forceinline__ void write_rows(const Sm90Item& item, const RowState& state, const RowFinish (&finish)[2]) {
     const Request request = query_side(item);
 #pragma unroll
@@ -345,17 +338,12 @@ struct Sm90Consumer {
       const int in_tile = part * 64 + row_in_group + 8 * r, row = item.tile * c.tile_q() + in_tile;
       if (row >= item.s_q * static_cast<int>(p.pack.value)) continue;
       if constexpr (c.has_splits) {
-        float* const partial = p.partials + static_cast<long long>(item.number) * c.tile_q() * (c.row_d_v + 2);
-        write_row<DType::f32, c.row_d_v % 2 == 0>(reinterpret_cast<char*>(partial + static_cast<long long>(in_tile) * c.row_d_v), r,
-                                                  1.f);
-        if ((lane & 3) == 0) {
-          partial[static_cast<long long>(c.tile_q()) * c.row_d_v + in_tile] = state.top[r] * factor();
-          partial[static_cast<long long>(c.tile_q()) * (c.row_d_v + 1) + in_tile] = state.sum[r];
-        }
+        write_part<Config>(a, item.number, in_tile, O, r, state.top[r] * factor(), state.sum[r]);
       } else {
         const RowPlace place = place_of_row(item, row);
         constexpr int kBytes = c.o_dtype == DType::f32 ? 4 : 2;
-        write_row<c.o_dtype, c.o_pairs>(p.o + query_offset(p.o_axes, request, place.i, place.head) * kBytes, r, finish[r].factor);
+        write_row<Config, c.o_dtype, c.o_pairs>(p.o + query_offset(p.o_axes, request, place.i, place.head) * kBytes, O, r,
+                                                finish[r].factor);
       }
     }
   }
@@ -489,6 +477,10 @@ struct Sm90Consumer {
   __device__ __forceinline__ void write(int count, RowState& state, const Sm90Item& item, const RowFinish (&finish)[2]) {
     if constexpr (c.gathers_q) {
       write_rows(item, state, finish);
+      if constexpr (c.merges_splits) {
+        __syncwarp();
+        if (lane == 0) barrier_arrive(smem + at.part_full + 8 * (count & 1));
+      }
     } else {
       write_staged(
           item,
@@ -561,7 +553,7 @@ template <class Config>
 __device__ __forceinline__ void sm90_forward(const Sm90ForwardArguments<Config::value.places()>& arguments) {
   constexpr Sm90ForwardConfig c = Config::value;
   constexpr Sm90Layout at(c);
-  constexpr int launch_registers = 65536 / c.threads() / 8 * 8;
+  constexpr int launch_registers = 65536 / (c.threads() * c.blocks_per_sm) / 8 * 8;
   static_assert(c.groups * c.consumer_registers + c.producer_registers <= launch_registers * (c.groups + 1),
                 "setmaxnreg would wait for ever");
   static_assert(c.d % 16 == 0 && c.d_v % 16 == 0 && c.tile_k % 16 == 0, "tiles are whole instructions");
@@ -582,6 +574,9 @@ __device__ __forceinline__ void sm90_forward(const Sm90ForwardArguments<Config::
     if (threadIdx.x < c.loaders()) Sm90Loader<Config>(arguments, smem).run();
     if constexpr (c.mask_warps() > 0) {
       if (threadIdx.x >= 32) Sm90MaskPacker<Config>(arguments.params, smem, static_cast<int>(threadIdx.x) - 32).run();
+    }
+    if constexpr (c.row_warps) {
+      if (threadIdx.x >= 128 - c.kRowThreads) Sm90RowWarps<Config>(arguments, smem).run();
     }
   } else {
     grow_registers<c.consumer_registers>();

@@ -56,7 +56,11 @@ __device__ __forceinline__ void find_blocks(const ForwardParams& p, const Reques
   }
 }
 
-// tile stays -1 if the item lies past its request's rows.
+// May an item turn out to have nothing to do?
+template <class Config>
+constexpr bool kSkipsItems = Config::value.has_lengths || Config::value.merges_splits;
+
+// tile stays -1 if the item lies past its request's rows, or its keys.
 template <class Config>
 __device__ __forceinline__ Sm90Item find_item(const ForwardParams& p, int number, Request& request) {
   constexpr Sm90ForwardConfig c = Config::value;
@@ -70,7 +74,10 @@ __device__ __forceinline__ Sm90Item find_item(const ForwardParams& p, int number
   item.s_k = static_cast<int>(request.s_k);
   item.q_row = static_cast<int>(request.q_row);
   item.tile = work.tile * c.tile_q() < item.s_q * static_cast<int>(p.pack.value) ? work.tile : -1;
-  if (!c.has_lengths || item.tile >= 0) find_blocks<Config>(p, request, work, item);
+  if constexpr (c.merges_splits) {
+    if (work.split >= splits_in_use(p, item.s_k, c.tile_k)) item.tile = -1;
+  }
+  if (!kSkipsItems<Config> || item.tile >= 0) find_blocks<Config>(p, request, work, item);
   return item;
 }
 
@@ -134,7 +141,7 @@ __device__ __forceinline__ void init_barriers(unsigned smem) {
   constexpr Sm90ForwardConfig c = Config::value;
   constexpr Sm90Layout at(c);
   for (int i = 0; i < 2 * c.groups; ++i) {
-    barrier_init(smem + at.q_full + 8 * i, c.gathers_q ? c.loaders() : 1);
+    barrier_init(smem + at.q_full + 8 * i, !c.gathers_q ? 1 : (c.row_warps ? c.kRowThreads : c.loaders()));
     barrier_init(smem + at.q_empty + 8 * i, 1);
   }
   for (int i = 0; i < c.stages; ++i) {
@@ -143,7 +150,8 @@ __device__ __forceinline__ void init_barriers(unsigned smem) {
   }
   for (int i = 0; i < 2; ++i) {
     barrier_init(smem + at.item_full + 8 * i, 1);
-    barrier_init(smem + at.item_empty + 8 * i, 4 * c.groups + c.mask_warps());
+    barrier_init(smem + at.item_empty + 8 * i, 4 * c.groups + c.mask_warps() + (c.row_warps ? c.kRowThreads / 32 : 0));
+    if constexpr (c.merges_splits) barrier_init(smem + at.part_full + 8 * i, 4 * c.groups);
   }
   if constexpr (c.mask_warps() > 0) {
     for (int i = 0; i < at.kMaskStages; ++i) {

@@ -24,12 +24,44 @@ __device__ __forceinline__ int q_phase(int count) {
 
 constexpr int kLoadersBarrier = 15;
 
+constexpr int clamp_constant(int bytes) { return bytes < 0 ? 0 : (bytes > 128 ? 128 : bytes); }
+
+// By `kThreads` threads, slabs [kSlab, ..) of a tile of `kRows` rows with `kColumns` columns in memory; next(row, &address) as in
+// copy_rows.
+template <int kRows, int kColumns, int kSlabs, int kThreads, int kAccess, int kSlab = 0, class Next>
+__device__ __forceinline__ void gather_rows(unsigned target, unsigned thread, Next&& next) {
+  if constexpr (kSlab < kSlabs) {
+    constexpr int kValid = clamp_constant((kColumns - kSlab * 64) * 2);
+    copy_rows<kRows, 128, kValid, kThreads, kAccess>(target + kSlab * kRows * 128, forget(thread),
+                                                     [&](int row, const char*& address) {
+                                                       const bool is_there = next(row, address);
+                                                       address += kSlab * 128;
+                                                       return is_there;
+                                                     });
+    gather_rows<kRows, kColumns, kSlabs, kThreads, kAccess, kSlab + 1>(target, thread, next);
+  }
+}
+
+// Queries of warp group `group` of an item.
+template <class Config, int kThreads>
+__device__ __forceinline__ void gather_queries(const ForwardParams& p, const Request& request, const Sm90Item& item,
+                                               unsigned target, unsigned thread, int group) {
+  constexpr Sm90ForwardConfig c = Config::value;
+  const int rows = item.s_q * static_cast<int>(p.pack.value), first = item.tile * c.tile_q() + group * 64;
+  gather_rows<64, c.row_d, c.slabs(), kThreads, c.access>(target, thread, [&](int row, const char*& address) {
+    const RowPlace place = place_of(p, item.slot, min(first + row, rows - 1));
+    address = p.q + query_offset(p.q_axes, request, place.i, place.head) * 2;
+    return first + row < rows;
+  });
+}
+
 template <class Config>
 struct Sm90Loader {
   static constexpr Sm90ForwardConfig c = Config::value;
   static constexpr Sm90Layout at{c};
   static constexpr int kLoaders = c.loaders();
   static constexpr bool kMapsHaveLengths = c.has_lengths || c.is_paged;
+  static constexpr unsigned long long kKeyPolicy = c.reads_once ? kEvictFirst : kEvictLast;
 
   const Sm90ForwardArguments<c.places()>& a;
   const ForwardParams& p;
@@ -69,7 +101,7 @@ struct Sm90Loader {
       item = Sm90Item{-1};
       while (number < p.items) {
         item = find_item<Config>(p, number, request);
-        if (!c.has_lengths || item.tile >= 0) break;
+        if (!kSkipsItems<Config> || item.tile >= 0) break;
         number = draw(number);
       }
       barrier_wait(smem + at.item_empty + 8 * slot, ((count >> 1) & 1) ^ 1);
@@ -103,29 +135,13 @@ struct Sm90Loader {
     pending = 0;
   }
 
-  // Slabs [kSlab, ..) of a tile of `kRows` rows with `kColumns` columns in memory; next(row, &address) as in copy_rows.
-  template <int kRows, int kColumns, int kSlabs, int kSlab = 0, class Next>
-  static __device__ __forceinline__ void gather(unsigned target, Next&& next) {
-    if constexpr (kSlab < kSlabs) {
-      constexpr int kValid = clamp_constant((kColumns - kSlab * 64) * 2);
-      copy_rows<kRows, 128, kValid, 128, c.access>(target + kSlab * kRows * 128, forget(threadIdx.x),
-                                                   [&](int row, const char*& address) {
-                                                     const bool is_there = next(row, address);
-                                                     address += kSlab * 128;
-                                                     return is_there;
-                                                   });
-      gather<kRows, kColumns, kSlabs, kSlab + 1>(target, next);
-    }
-  }
-  static constexpr int clamp_constant(int bytes) { return bytes < 0 ? 0 : (bytes > 128 ? 128 : bytes); }
-
   template <bool kIsValue>
   __device__ __forceinline__ void gather_keys(unsigned target, int block) {
     const Axes& axes = kIsValue ? p.v_axes : p.k_axes;
     const char* const base = kIsValue ? keys.v : keys.k;
     const int j0 = block * c.tile_k;
-    gather<c.tile_k, kIsValue ? c.row_d_v : c.row_d, kIsValue ? c.slabs_v() : c.slabs()>(
-        target, [&](int row, const char*& address) {
+    gather_rows<c.tile_k, kIsValue ? c.row_d_v : c.row_d, kIsValue ? c.slabs_v() : c.slabs(), 128, c.access>(
+        target, threadIdx.x, [&](int row, const char*& address) {
           const int j = j0 + row;
           if (p.key_source == KeySource::paged) {
             const int2 slot = find_slot(p, request, j);
@@ -135,15 +151,6 @@ struct Sm90Loader {
           }
           return j < item.s_k;
         });
-  }
-
-  __device__ __forceinline__ void gather_queries(unsigned target, int group) {
-    const int rows = item.s_q * static_cast<int>(p.pack.value), first = item.tile * c.tile_q() + group * 64;
-    gather<64, c.row_d, c.slabs()>(target, [&](int row, const char*& address) {
-      const RowPlace place = place_of(p, item.slot, min(first + row, rows - 1));
-      address = p.q + query_offset(p.q_axes, request, place.i, place.head) * 2;
-      return first + row < rows;
-    });
   }
 
   // ---- Tiles ----
@@ -172,7 +179,7 @@ struct Sm90Loader {
       MapPoint from = first_row<true>(slot.y, count, place.outer, slot.x, a.extras.batch_rows_k);
       for (int slab = 0; slab < kSlabs; ++slab) {
         from.column = place.column + slab * c.kSlab;
-        tma_load(target + slab * c.tile_k * 128 + row * 128, map, full, from, kEvictLast);
+        tma_load(target + slab * c.tile_k * 128 + row * 128, map, full, from, kKeyPolicy);
       }
     }
   }
@@ -188,7 +195,7 @@ struct Sm90Loader {
     from.row += block * c.tile_k;
     for (int slab = 0; slab < kSlabs; ++slab) {
       from.column = place.column + slab * c.kSlab;
-      tma_load(target + slab * c.tile_k * 128, map, full, from, kEvictLast);
+      tma_load(target + slab * c.tile_k * 128, map, full, from, kKeyPolicy);
     }
   }
 
@@ -227,7 +234,7 @@ struct Sm90Loader {
       if (!c.gathers_q && threadIdx.x != 0) continue;
       barrier_wait(smem + at.q_empty + bars + 8 * g, q_phase<Config>(count) ^ 1);
       if constexpr (c.gathers_q) {
-        gather_queries(target + g * at.q_group, g);
+        gather_queries<Config, 128>(p, request, item, target + g * at.q_group, threadIdx.x, g);
       } else {
         const unsigned full = smem + at.q_full + bars + 8 * g;
         barrier_arrive_expect(full, at.q_group);
@@ -246,12 +253,12 @@ struct Sm90Loader {
 
   // Q beside tiles that come by map: nothing else would let it arrive.
   __device__ __forceinline__ void settle_queries() {
-    if (c.gathers_q && !c.gathers_k) flush();
+    if (c.gathers_q && !c.row_warps && !c.gathers_k) flush();
   }
 
   __device__ __forceinline__ void load_item(int count) {
     load_keys<false>(item.last - 1);
-    load_queries(count);
+    if constexpr (!c.row_warps) load_queries(count);
   }
 
   __device__ __forceinline__ void run() {
@@ -276,7 +283,7 @@ struct Sm90Loader {
       load_keys<true>(block);
       if (steps == 1) settle_queries();
     }
-    if constexpr (c.gathers_q || c.gathers_k) flush();
+    if constexpr (kLoaders == 128) flush();
     // The last block to finish leaves the counters zero for the next launch.
     unsigned* const counter = a.extras.counter;
     if (c.is_dynamic && threadIdx.x == 0 && atomicAdd(counter + 1, 1u) == gridDim.x - 1) counter[0] = 0, counter[1] = 0;

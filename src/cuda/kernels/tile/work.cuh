@@ -113,16 +113,23 @@ __device__ __forceinline__ BlockWalk walk_blocks(const Reach& reach, int tile_k,
 struct KeyRange {
   int begin, end;
 };
+__device__ __forceinline__ int keys_of_split(const ForwardParams& p, int s_k, int tile_k) {
+  if (p.split_keys != 0) return p.split_keys;
+  const int blocks = (s_k + tile_k - 1) / tile_k;
+  return (blocks + static_cast<int>(p.splits.value) - 1) / static_cast<int>(p.splits.value) * tile_k;
+}
 __device__ __forceinline__ KeyRange split_keys(const ForwardParams& p, int s_k, int tile_k, int split) {
-  int keys = p.split_keys;
-  if (keys == 0) {
-    const int blocks = (s_k + tile_k - 1) / tile_k;
-    keys = (blocks + static_cast<int>(p.splits.value) - 1) / static_cast<int>(p.splits.value) * tile_k;
-  }
+  const int keys = keys_of_split(p, s_k, tile_k);
   const long long begin = static_cast<long long>(split) * keys;
   const bool is_last = split + 1 == static_cast<int>(p.splits.value);
   const long long end = is_last ? s_k : begin + keys;
   return {static_cast<int>(min(begin, static_cast<long long>(s_k))), static_cast<int>(min(end, static_cast<long long>(s_k)))};
+}
+
+// Splits that have keys, the first in any case.
+__device__ __forceinline__ int splits_in_use(const ForwardParams& p, int s_k, int tile_k) {
+  const int keys = max(keys_of_split(p, s_k, tile_k), 1);
+  return clamp_int((s_k + keys - 1) / keys, 1, static_cast<int>(p.splits.value));
 }
 
 }  // namespace flash_attn::cuda
