@@ -107,7 +107,9 @@ Status encode_map(const MapShape& shape, const void* base, TensorMap* map) {
                 map);
 }
 
-int skew_of(const void* base) { return static_cast<int>(reinterpret_cast<uintptr_t>(base) % 16) / static_cast<int>(kElement); }
+int skew_of(const void* base, int64_t unit) {
+  return static_cast<int>(static_cast<int64_t>(reinterpret_cast<uintptr_t>(base)) % unit / kElement);
+}
 
 Status encode_places(const MapShape& shape, const void* base, TensorMap (&maps)[Sm90ForwardConfig::kPlaces]) {
   bool is_made[kPlaces] = {};

@@ -34,7 +34,7 @@ Status encode_places(const MapShape& shape, const void* base, TensorMap (&maps)[
 // Two that read a few columns past a head, but for the last head of all, whose map is the second.
 Status encode_open_places(const MapShape& shape, const void* base, TensorMap (&maps)[2]);
 
-// Elements from the maps' base to the tensor.
-int skew_of(const void* base);
+// Elements from a multiple of so many bytes to the tensor; from the base of maps of loose heads.
+int skew_of(const void* base, int64_t unit = 16);
 
 }  // namespace flash_attn::cuda

@@ -124,7 +124,8 @@ std::vector<CaseSpec> tiled_rows() {
   return rows;
 }
 
-// Heads that begin at any element, in rows that begin at multiples of 16 bytes; where they are padded, NaN lies behind each.
+// Heads that begin at any element, in rows that begin at multiples of 16 bytes; where they are padded, NaN lies behind each. And
+// those that begin at multiples of 16 bytes but not of 32, which may be shifted.
 std::vector<CaseSpec> loose_rows() {
   std::vector<CaseSpec> rows;
   const auto add = [&](const char* name, int64_t d, int64_t heads, auto&& change) {
@@ -144,6 +145,9 @@ std::vector<CaseSpec> loose_rows() {
   add("loose_d129_heads_of_rows", 129, 3, [](CaseSpec& s) { s.strides = Strides::heads, s.s_q = s.s_k = 200; });
   add("loose_values", 72, 8, [](CaseSpec& s) { s.d_v = 41, s.window_left = 50; });
   add("loose_split", 81, 8, [](CaseSpec& s) { s.s_q = 1, s.s_k = 1500; });
+  add("shifted_d136", 136, 4, [](CaseSpec& s) { s.batch = 2, s.mask_kind = FA_MASK_CAUSAL; });
+  add("shifted_d168_packed", 168, 4, [&](CaseSpec& s) { pack(s), s.h_q = 8, s.window_left = 60; });
+  add("shifted_d200_values", 200, 2, [](CaseSpec& s) { s.d_v = 56, s.key_layout = KeyLayout::paged; });
   add("loose_padded_d46", 46, 3, [&](CaseSpec& s) { pack(s), s.strides = Strides::padded; });
   add("loose_padded_d100", 100, 5, [&](CaseSpec& s) { pack(s), s.strides = Strides::padded, s.d_v = 60; });
   add("loose_padded_d250", 250, 7, [&](CaseSpec& s) { pack(s), s.strides = Strides::padded, s.mask_kind = FA_MASK_CAUSAL; });

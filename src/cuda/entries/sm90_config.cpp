@@ -190,6 +190,7 @@ Status set_schedule(const Problem& p, const DeviceInfo& device, bool packs, Sm90
   c->takes_turns = c->shares_q_buffer = false;
   c->q_buffers = 2;
   c->o_passes = 1;
+  c->shifts_heads = std::max(c->d, c->d_v) > 128 && may_shift_heads(p, *c);
   c->overlaps_tiles = true;
   c->row_warps = c->gathers_q && !c->gathers_k;
   c->merges_splits = c->has_splits && c->groups == 1 && may_merge(p, device, packs, *c);
@@ -215,7 +216,10 @@ Status set_schedule(const Problem& p, const DeviceInfo& device, bool packs, Sm90
   while (Sm90Layout(*c).total > device.shared_bytes && c->stages > 2) --c->stages;
   while (Sm90Layout(*c).total > device.shared_bytes && c->tile_k > 16)
     c->tile_k = c->is_paged ? c->tile_k / 2 : c->tile_k - (c->has_bool_mask && c->tile_k > 32 ? 32 : 16);
-  return apply_forced_sm90(p, c);
+  FA_TRY(apply_forced_sm90(p, c));
+  if (c->shifts_heads && !may_shift_heads(p, *c))
+    return unsupported("shifts_heads is set but heads of k and v do not begin at 16 modulo 32 bytes, or threads move them");
+  return {};
 }
 
 // ---- Stacking and splitting ----
@@ -284,23 +288,6 @@ void set_gathering(const Problem& p, Sm90Choice* choice) {
   }
 }
 
-void find_obstacles_of(const Problem& p, bool has_loose_heads, Sm90Choice* choice) {
-  choice->config.has_loose_heads = has_loose_heads;
-  choice->maps = map_shapes(p, choice->config);
-  choice->obstacle_k = find_key_obstacle(p, choice->maps);
-  choice->obstacle_q = choice->packs ? Obstacle::stacked_heads : find_query_obstacle(p, choice->maps);
-}
-
-// Maps, and what is in their way. Loose heads take more maps and a kernel of their own: only where others do not serve.
-void find_obstacles(const Problem& p, Sm90Choice* choice) {
-  find_obstacles_of(p, false, choice);
-  const bool needs_q = choice->obstacle_q == Obstacle::map, needs_k = choice->obstacle_k == Obstacle::map;
-  if (!needs_q && !needs_k) return;
-  find_obstacles_of(p, true, choice);
-  const bool helps = (needs_q && choice->obstacle_q == Obstacle::none) || (needs_k && choice->obstacle_k == Obstacle::none);
-  if (!helps) find_obstacles_of(p, false, choice);
-}
-
 // The config's schedule and maps, as far as the obstacles are known.
 Status set_schedule_and_maps(const Problem& p, const DeviceInfo& device, Sm90Choice* choice) {
   set_gathering(p, choice);
@@ -347,7 +334,7 @@ Status choose_sm90(const Problem& p, const DeviceInfo& device, Sm90Choice* choic
   if (choice->packs) choice->obstacle_q = Obstacle::stacked_heads;
   // Boxes of pages divide the key tile, so there the schedule comes before what is in the way of maps; else it is made once.
   if (c.is_paged) FA_TRY(set_schedule_and_maps(p, device, choice));
-  find_obstacles(p, choice);
+  find_obstacles(p, choice->packs, &c, &choice->maps, &choice->obstacle_q, &choice->obstacle_k);
   FA_TRY(set_schedule_and_maps(p, device, choice));
   choice->splits = choose_splits(p, device, choice->packs, c);
   if (choice->splits > 1) {

@@ -136,6 +136,8 @@ class Sm90Plan final : public Plan {
       FA_TRY(encode_map(maps.k, args.k ? args.k : args.q, &to->k[0]));  // without keys, nothing is read
       FA_TRY(encode_map(maps.v, args.v ? args.v : args.q, &to->v[0]));
     }
+    constexpr int64_t kSector = 32;
+    if (config().shifts_heads) to->extras.skew_k = skew_of(args.k, kSector), to->extras.skew_v = skew_of(args.v, kSector);
     return {};
   }
 

@@ -17,6 +17,24 @@ Obstacle find_rows_obstacle(const MapShape& one, const MapShape& other) {
   return one.batches * batch_rows(one) > kMostMapRows ? Obstacle::too_many_rows : Obstacle::none;
 }
 
+Obstacle find_query_obstacle(const Problem& p, const Sm90Maps& maps) {
+  if (p.o_dtype != p.dtype) return Obstacle::o_dtype;
+  if (find_fault(maps.q, p.q_alignment) != MapFault::none || find_fault(maps.o, p.o_alignment) != MapFault::none)
+    return Obstacle::map;
+  return find_rows_obstacle(maps.q, maps.o);
+}
+
+Obstacle find_key_obstacle(const Problem& p, const Sm90Maps& maps) {
+  if (p.kv_layout == KvLayout::pointers) return Obstacle::pointers;
+  if (find_fault(maps.k, p.k_alignment) != MapFault::none || find_fault(maps.v, p.v_alignment) != MapFault::none)
+    return Obstacle::map;
+  if (p.kv_layout == KvLayout::paged) {
+    if (p.has_input(FA_INPUT_LEFTPAD_K)) return Obstacle::left_padding;
+    if (maps.k.box_rows < kLeastBoxRows) return Obstacle::low_boxes;
+  }
+  return find_rows_obstacle(maps.k, maps.v);
+}
+
 // The maps that would move the tensors if threads need not.
 Sm90Maps unobstructed_maps(const Problem& p, const Sm90ForwardConfig& chosen) {
   Sm90ForwardConfig c = chosen;
@@ -55,22 +73,26 @@ std::string obstacle_text(const Problem& p, Obstacle obstacle, const Status& map
 
 int64_t batch_rows(const MapShape& map) { return map.batches > 1 ? map.axes.batch / map.axes.row : 0; }
 
-Obstacle find_query_obstacle(const Problem& p, const Sm90Maps& maps) {
-  if (p.o_dtype != p.dtype) return Obstacle::o_dtype;
-  if (find_fault(maps.q, p.q_alignment) != MapFault::none || find_fault(maps.o, p.o_alignment) != MapFault::none)
-    return Obstacle::map;
-  return find_rows_obstacle(maps.q, maps.o);
+void find_obstacles(const Problem& p, bool packs, Sm90ForwardConfig* config, Sm90Maps* maps, Obstacle* q, Obstacle* k) {
+  const auto find = [&](bool has_loose_heads) {
+    config->has_loose_heads = has_loose_heads;
+    *maps = map_shapes(p, *config);
+    *q = packs ? Obstacle::stacked_heads : find_query_obstacle(p, *maps);
+    *k = find_key_obstacle(p, *maps);
+  };
+  find(false);
+  const bool needs_q = *q == Obstacle::map, needs_k = *k == Obstacle::map;
+  if (!needs_q && !needs_k) return;
+  find(true);
+  const bool helps = (needs_q && *q == Obstacle::none) || (needs_k && *k == Obstacle::none);
+  if (!helps) find(false);
 }
 
-Obstacle find_key_obstacle(const Problem& p, const Sm90Maps& maps) {
-  if (p.kv_layout == KvLayout::pointers) return Obstacle::pointers;
-  if (find_fault(maps.k, p.k_alignment) != MapFault::none || find_fault(maps.v, p.v_alignment) != MapFault::none)
-    return Obstacle::map;
-  if (p.kv_layout == KvLayout::paged) {
-    if (p.has_input(FA_INPUT_LEFTPAD_K)) return Obstacle::left_padding;
-    if (maps.k.box_rows < kLeastBoxRows) return Obstacle::low_boxes;
-  }
-  return find_rows_obstacle(maps.k, maps.v);
+bool may_shift_heads(const Problem& p, const Sm90ForwardConfig& c) {
+  const auto is_fit = [&](const Axes& axes, int64_t columns) {
+    return columns % 16 == 8 && axes.head % 16 == 8 && axes.row % 16 == 0 && (p.k_batch <= 1 || axes.batch % 16 == 0);
+  };
+  return p.h_k > 1 && !c.gathers_q && !c.gathers_k && !c.has_loose_heads && is_fit(p.k, p.d) && is_fit(p.v, p.d_v);
 }
 
 void set_boxes(const Problem& p, const Sm90ForwardConfig& c, Sm90Maps* maps) {

@@ -33,9 +33,13 @@ Sm90Maps map_shapes(const Problem& problem, const Sm90ForwardConfig& config);
 // Rows of a box of keys: all that the key tile changes about maps.
 void set_boxes(const Problem& problem, const Sm90ForwardConfig& config, Sm90Maps* maps);
 
-// What of the tensors stands in the way of maps of q and o; of k and v.
-Obstacle find_query_obstacle(const Problem& problem, const Sm90Maps& maps);
-Obstacle find_key_obstacle(const Problem& problem, const Sm90Maps& maps);
+// The maps, and what of the tensors stands in their way: of q and o, whose heads are stacked if the plan `packs` them, and of k and
+// v. Sets the config's has_loose_heads: those take more maps and a kernel of their own, so that they are only where others do not
+// serve.
+void find_obstacles(const Problem& problem, bool packs, Sm90ForwardConfig* config, Sm90Maps* maps, Obstacle* q, Obstacle* k);
+
+// Do heads of k and v begin at 16 modulo 32 bytes, every second one, with room in the products to shift them?
+bool may_shift_heads(const Problem& problem, const Sm90ForwardConfig& config);
 
 // In words, for a config that was chosen with the obstacle.
 std::string query_obstacle_text(const Problem& problem, const Sm90ForwardConfig& config, Obstacle obstacle);

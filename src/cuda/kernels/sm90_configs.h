@@ -42,6 +42,7 @@ struct Sm90ForwardConfig {
   int access = 16;               // bytes that gathered rows are multiples of: 16, 8, 4 or 2
   bool o_pairs = true;           // gathered rows of o start at multiples of two elements
   bool has_loose_heads = false;  // heads begin at any element: maps for every place within 16 bytes (head_place)
+  bool shifts_heads = false;     // tiles begin at 32 bytes, if need be 8 columns before their head (columns_ahead)
   bool is_dynamic = false;       // items drawn from a counter instead of dealt out, forth and back by turns
   bool rotates_rows = false;     // warp groups take turns at an item's rows, which see unequal numbers of keys
   bool takes_turns = false;      // warp groups issue their products one after the other
@@ -86,6 +87,7 @@ struct Sm90ForwardConfig {
     visit("access", access);
     visit("o_pairs", o_pairs);
     visit("has_loose_heads", has_loose_heads);
+    visit("shifts_heads", shifts_heads);
     visit("is_dynamic", is_dynamic);
     visit("rotates_rows", rotates_rows);
     visit("takes_turns", takes_turns);
@@ -164,7 +166,7 @@ struct Sm90Extras {
   int batch_rows_q = 0, batch_rows_k = 0;  // rows from one batch, or page, to the next (maps with lengths)
   int box_rows = 0;                        // rows of a box of k and v (is_paged); divides the page and the key tile
   // With has_loose_heads: elements from a map's base to the tensor, and the key head that lies last.
-  int skew_q = 0, skew_k = 0, skew_v = 0, skew_o = 0;
+  int skew_q = 0, skew_k = 0, skew_v = 0, skew_o = 0;  // with shifts_heads: of k and v, from multiples of 32 bytes
   int last_head_k = 0;
   // Of merged splits. Items' partial results are o [items][part_rows][d_v], not normalised, and behind it the maximum (log2 domain)
   // and the sum of each row [items][part_rows][2]; finished splits of each tile are counted, and zero before and after.

@@ -157,11 +157,12 @@ struct Sm90Loader {
 
   template <bool kIsValue>
   __device__ __forceinline__ HeadPlace key_place(int head) const {
+    if constexpr (c.shifts_heads) return {head, -columns_ahead<Config, kIsValue>(p, a.extras, head)};
     return head_place<c.has_loose_heads>(head, (kIsValue ? p.v_axes : p.k_axes).head, kIsValue ? a.extras.skew_v : a.extras.skew_k);
   }
   template <bool kIsValue>
   __device__ __forceinline__ const TensorMap* key_map(int head, const HeadPlace& place) const {
-    if constexpr (!kIsValue) return a.k + place.column;
+    if constexpr (!kIsValue) return a.k + (c.has_loose_heads ? place.column : 0);
     return a.v + (c.has_loose_heads && head == a.extras.last_head_k ? 1 : 0);
   }
 
@@ -239,11 +240,12 @@ struct Sm90Loader {
         const unsigned full = smem + at.q_full + bars + 8 * g;
         barrier_arrive_expect(full, at.q_group);
         const HeadPlace place = head_place<c.has_loose_heads>(item.slot, p.q_axes.head, a.extras.skew_q);
+        const int ahead = columns_ahead<Config, false>(p, a.extras, divide(item.slot, p.slot_group));
         MapPoint from = first_row<kMapsHaveLengths>(item.q_row, item.s_q, place.outer, p.cu_seqlens_q ? 0 : item.request,
                                                     a.extras.batch_rows_q);
         from.row += item.tile * c.tile_q() + g * 64;
         for (int slab = 0; slab < c.slabs(); ++slab) {
-          from.column = place.column + slab * c.kSlab;
+          from.column = place.column - ahead + slab * c.kSlab;
           tma_load(target + g * at.q_group + slab * 64 * 128, a.q + place.column, full, from, kEvictFirst);
         }
       }
