@@ -123,6 +123,61 @@ TEST(Sm80Plan, FewTilesAreSplit) {
   EXPECT_EQ(config.mask, cuda::KeyMask::none);
 }
 
+WorkspaceSize hopper_workspace(const Problem& problem, const DeviceInfo& device) {
+  Plan* raw = nullptr;
+  const Status status = cuda::kSm90ForwardEntry.plan(problem, device, &raw);
+  EXPECT_TRUE(status.ok()) << status.message();
+  return std::unique_ptr<Plan>(raw)->workspace();
+}
+
+// Few rows, whose splits the kernel merges itself: state counts them.
+TEST(Sm90Plan, BoundHoldsBelow) {
+  for (const int splits : {0, 3}) {
+    for (const int64_t size : {0, 100}) {
+      if (splits > 0 && size > 0) continue;
+      CaseSpec most = {.name = "most", .batch = 40, .s_q = 9, .s_k = 70000, .h_q = 32, .h_k = 8, .d = 128};
+      most.num_splits = splits;
+      most.split_size = size;
+      for (const DeviceInfo& device : kDevices) {
+        if (device.compute_capability != 90) continue;
+        const WorkspaceSize bound = cuda::kSm90ForwardEntry.workspace_bound(dense_problem(most), device);
+        for (const int64_t batch : {1, 7, 40}) {
+          for (const int64_t s_q : {1, 2, 9}) {
+            for (const int64_t s_k : {1, 60, 700, 70000}) {
+              for (const int64_t d : {16, 72, 128}) {
+                CaseSpec spec = most;
+                spec.batch = batch;
+                spec.s_q = s_q;
+                spec.s_k = s_k;
+                spec.d = d;
+                const WorkspaceSize needed = hopper_workspace(dense_problem(spec), device);
+                EXPECT_LE(needed.scratch_bytes, bound.scratch_bytes) << spec;
+                EXPECT_LE(needed.state_bytes, bound.state_bytes) << spec;
+              }
+            }
+          }
+        }
+      }
+    }
+  }
+}
+
+// Decoding: one request is cut so that about every multiprocessor has work; the kernel merges that itself, and counts per tile.
+TEST(Sm90Plan, SplitsAreMergedWithinTheLaunch) {
+  const CaseSpec spec = {.name = "decode", .s_q = 1, .s_k = 16000, .h_q = 32, .h_k = 8, .d = 128};
+  for (const DeviceInfo& device : kDevices) {
+    if (device.compute_capability != 90) continue;
+    const Problem problem = dense_problem(spec);
+    std::vector<cuda::KernelRequest> kernels;
+    ASSERT_TRUE(cuda::kSm90ForwardEntry.kernels(problem, device, &kernels).ok());
+    ASSERT_EQ(kernels.size(), 1u);
+    EXPECT_NE(kernels[0].name.find("merges_splits=1"), std::string::npos) << kernels[0].name;
+    const WorkspaceSize size = hopper_workspace(problem, device);
+    EXPECT_GE(size.scratch_bytes, device.multiprocessors / 2 * 4 * (128 + 2) * sizeof(float));
+    EXPECT_EQ(size.state_bytes, (2 + 8) * sizeof(unsigned));
+  }
+}
+
 TEST(Sm80Plan, RefusalsSayWhatIsServed) {
   const TestProblem built({.name = "wide", .s_q = 4, .s_k = 8, .d = 300}, FA_DTYPE_BF16, 1);
   const Status status = cuda::kSm80ForwardEntry.supports(problem_of(built.desc()), kDevices[2]);

@@ -10,6 +10,7 @@
 
 #include <set>
 #include <string>
+#include <utility>
 
 namespace flash_attn::cuda {
 namespace {
@@ -175,6 +176,28 @@ void add_long_rows(Collector* collector) {
   }
 }
 
+// Few query rows of stacked heads: decoding over many keys, which are split, and very few keys.
+void add_few_rows(Collector* collector) {
+  for (const int64_t d : {64, 128, 256}) {
+    for (const auto& [rows, keys] : {std::pair<int64_t, int64_t>{1, 8192}, {8, 8192}, {64, 48}, {23, 48}}) {
+      fa_attention_desc desc = plain(FA_DTYPE_BF16, d, d);
+      desc.q = desc.o = tensor(FA_DTYPE_BF16, {8, rows, 4 * kHeads, d});
+      desc.k = desc.v = tensor(FA_DTYPE_BF16, {8, keys, kHeads, d});
+      desc.lse = tensor(FA_DTYPE_F32, {8, 4 * kHeads, rows});
+      desc.num_splits = 0;
+      if (rows > 1) causal(&desc);
+      collector->add(desc);
+      if (rows > 1) continue;
+      lengths(&desc);
+      collector->add(desc);
+      desc.kv_layout = FA_KV_PAGED;
+      desc.block_table = tensor(FA_DTYPE_I32, {8, keys / 64});
+      desc.k = desc.v = tensor(FA_DTYPE_BF16, {8 * keys / 64, 64, kHeads, d});
+      collector->add(desc);
+    }
+  }
+}
+
 // Sets of features in which every two of them are on together, off together, and either alone.
 std::vector<unsigned> pairwise_sets() {
   constexpr unsigned kAll = (1u << kFeatureCount) - 1;
@@ -235,6 +258,7 @@ std::vector<KernelRequest> compile_list() {
     if (device.compute_capability == 90) {
       for (const Sm90TunedRow& row : tuned_rows_sm90()) add_tuned_row(row, &collector);
       add_long_rows(&collector);
+      add_few_rows(&collector);
     }
     add_backward_rows(is_served_widely, &collector);
     if (!is_served_widely) continue;

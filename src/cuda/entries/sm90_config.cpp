@@ -6,6 +6,7 @@
 #include "cuda/entries/forward_choices.h"
 #include "cuda/entries/forward_params.h"
 #include "cuda/entries/sm80_config.h"
+#include "cuda/entries/sm90_few_rows.h"
 #include "cuda/entries/sm90_tuned.h"
 
 #include <algorithm>
@@ -15,14 +16,8 @@ namespace {
 
 constexpr int64_t kLongKeys = 1024;  // from here on, tall tiles with short key blocks
 constexpr int64_t kMostItems = (int64_t{1} << 31) - 256;
-constexpr int kMostSplits = 64;
 constexpr int64_t kLeastSection = 16;
-constexpr int kMostStages = 8;
 constexpr int64_t kFewKeys = 64;
-// Of splits that the kernel merges itself: tiles for each multiprocessor, from which on keys are not split; items for each, so that
-// all end together; steps of an item, less only where multiprocessors would idle; a tile's rows times its splits; and rows of
-// partial results for each multiprocessor.
-constexpr int64_t kMergedTiles = 8, kMergedItems = 8, kLeastSteps = 4, kMostMergedParts = 512, kMostPartRows = 256;
 
 bool is_batch_invariant(const Problem& p) { return (p.flags & FA_FLAG_BATCH_INVARIANT) != 0; }
 
@@ -122,57 +117,6 @@ void tile_middle(const Burden& burden, bool is_long, Sm90ForwardConfig* c) {
   if (Sm90Layout(own).total <= kMostShared) *c = own;
 }
 
-// ---- Few rows ----
-
-int64_t count_tiles(const Problem& p, bool packs, int tile_q) {
-  const int64_t rows = p.max_s_q * (packs ? p.group : 1);
-  return p.b * (packs ? p.h_k : p.h_q) * ((rows + tile_q - 1) / tile_q);
-}
-
-int64_t count_blocks(const Problem& p, int tile_k) { return (visible_keys(p) + tile_k - 1) / tile_k; }
-
-int64_t rows_of_tile(const Problem& p, bool packs, int tile_q) {
-  return std::min<int64_t>(tile_q, p.max_s_q * (packs ? p.group : 1));
-}
-
-// May the kernel merge splits itself? The last of a tile's splits does it alone: few rows of few splits, few tiles to count for.
-bool may_merge(const Problem& p, const DeviceInfo& device, bool packs, const Sm90ForwardConfig& c) {
-  if (c.gathers_k || is_batch_invariant(p) || !p.may_use_workspace) return false;
-  const int64_t tiles = count_tiles(p, packs, c.tile_q()), multiprocessors = multiprocessors_of(p, device);
-  if (tiles == 0 || tiles >= kMergedTiles * multiprocessors) return false;
-  const int64_t asked = asked_splits(p, c.tile_k);
-  const int64_t splits = asked > 0 ? asked : std::clamp<int64_t>(multiprocessors / tiles, 1, kMostSplits);
-  return rows_of_tile(p, packs, c.tile_q()) * splits <= kMostMergedParts;
-}
-
-// A tile of few rows waits for memory: as much of it as can be is on its way, and items are drawn, since multiprocessors get
-// unequal shares of the bandwidth. Very few keys: two blocks share a multiprocessor, as an item is one chain of waits.
-void tile_low(const Problem& p, const DeviceInfo& device, int64_t tiles, const Burden& burden, bool packs, Sm90ForwardConfig* c) {
-  const int64_t multiprocessors = multiprocessors_of(p, device);
-  c->is_dynamic = p.may_use_workspace;
-  c->reads_once = packs || p.group == 1;
-  if (c->tile_k > 64 && tiles * count_blocks(p, c->tile_k) < multiprocessors) c->tile_k = 64;
-  c->shares_q_buffer = c->slabs_v() <= c->slabs();
-  if (c->shares_q_buffer || c->gathers_q) c->q_buffers = 2, c->overlaps_tiles = true;
-  const int widest = std::max(c->d, c->d_v);
-  if (!c->has_splits && !burden.is_heavy && !c->has_dropout && widest <= 128 && count_blocks(p, c->tile_k) <= 2) {
-    Sm90ForwardConfig two = *c;
-    two.stages = 2;
-    two.blocks_per_sm = 2;
-    two.consumer_registers = 176, two.producer_registers = 80;
-    constexpr int kReserved = 1024;  // the driver's, of each block
-    if (2 * (Sm90Layout(two).total + kReserved) <= device.shared_bytes_per_sm) {
-      *c = two;
-      return;
-    }
-  }
-  for (Sm90ForwardConfig deeper = *c; deeper.stages < kMostStages;) {
-    ++deeper.stages;
-    if (Sm90Layout(deeper).total > device.shared_bytes) break;
-    *c = deeper;
-  }
-}
-
 // Fewer keys than a block has.
 void shorten_blocks(int64_t keys, Sm90ForwardConfig* c) {
   for (const int few : {64, 32})
@@ -193,7 +137,7 @@ Status set_schedule(const Problem& p, const DeviceInfo& device, bool packs, Sm90
   c->shifts_heads = std::max(c->d, c->d_v) > 128 && may_shift_heads(p, *c);
   c->overlaps_tiles = true;
   c->row_warps = c->gathers_q && !c->gathers_k;
-  c->merges_splits = c->has_splits && c->groups == 1 && may_merge(p, device, packs, *c);
+  c->merges_splits = c->has_splits && may_merge(p, device, packs, *c);
   c->reads_once = false;
   c->blocks_per_sm = 1;
   share_registers(burden, c);
@@ -205,7 +149,7 @@ Status set_schedule(const Problem& p, const DeviceInfo& device, bool packs, Sm90
   else
     tile_narrow(burden, is_tall, c);
   if (!is_batch_invariant(p)) shorten_blocks(visible_keys(p), c);
-  if (c->groups == 1) tile_low(p, device, count_tiles(p, packs, c->tile_q()), burden, packs, c);
+  if (c->groups == 1) tile_few_rows(p, device, packs, burden.is_heavy, c);
   if (c->has_bool_mask && c->tile_k > 32) c->tile_k -= c->tile_k % 32;  // words of bits
   // Fewer instructions, and a vote: no gain beside the products of wide heads, nor where two groups wait for a masked step.
   c->integer_tops = widest <= 128 && (c->mask == KeyMask::none || c->groups == 3);
@@ -235,25 +179,6 @@ bool packs_heads(const Problem& p) {
   // Over very few keys an item is little more than moving its rows, which maps do better than threads.
   if (visible_keys(p) <= kFewKeys && fill_of(p.max_s_q) >= 0.5) return false;
   return fill_of(p.max_s_q) < 0.9 * fill_of(p.max_s_q * p.group);
-}
-
-// Few tiles over many keys leave multiprocessors idle: cut the keys so that about every one has work.
-int choose_splits(const Problem& p, const DeviceInfo& device, bool packs, const Sm90ForwardConfig& c) {
-  if (const int asked = asked_splits(p, c.tile_k); asked > 0) return asked;
-  const int64_t tiles = count_tiles(p, packs, c.tile_q()), blocks = count_blocks(p, c.tile_k);
-  const int64_t multiprocessors = multiprocessors_of(p, device);
-  if (tiles == 0) return 1;
-  if (c.groups == 1 && may_merge(p, device, packs, c)) {
-    const int64_t rows = rows_of_tile(p, packs, c.tile_q());
-    const int64_t most =
-        std::min({int64_t{kMostSplits}, blocks, kMostMergedParts / rows, kMostPartRows * multiprocessors / (tiles * rows)});
-    const int64_t even = std::min((kMergedItems * multiprocessors + tiles - 1) / tiles, blocks / kLeastSteps);
-    const int64_t splits = std::max<int64_t>(1, std::min(most, std::max(even, multiprocessors / tiles)));
-    const int64_t steps = std::max<int64_t>(1, (blocks + splits - 1) / splits);
-    return static_cast<int>(std::max<int64_t>(1, (blocks + steps - 1) / steps));
-  }
-  if (2 * tiles > multiprocessors || blocks <= 4) return 1;
-  return static_cast<int>(std::clamp<int64_t>(multiprocessors / tiles, 1, std::min<int64_t>(kMostSplits, blocks / 2)));
 }
 
 void set_features(const Problem& p, Sm90ForwardConfig* c) {
@@ -301,26 +226,6 @@ Status set_schedule_and_maps(const Problem& p, const DeviceInfo& device, Sm90Cho
 
 }  // namespace
 
-size_t part_bytes_sm90(int64_t rows, int64_t d_v) {
-  return static_cast<size_t>(rows) * static_cast<size_t>(round_up_16(d_v) + 2) * 4;
-}
-
-WorkspaceSize bound_sm90_workspace(const Problem& maxima, const DeviceInfo& device) {
-  // Its tiles are no shorter and its splits no fewer than where a kernel of its own merges them.
-  WorkspaceSize size = bound_sm80_workspace(maxima, device);
-  size.state_bytes = kSm90CounterBytes + static_cast<size_t>(kMergedTiles * device.multiprocessors) * sizeof(unsigned);
-  // Where the caller sets the splits, one tile a head slot, as many splits as one tile's rows allow.
-  int64_t rows = kMostPartRows * device.multiprocessors;
-  if (!splits_freely(maxima)) {
-    int64_t splits = maxima.num_splits;
-    if (maxima.split_size > 0) splits = (maxima.max_s_k + maxima.split_size - 1) / maxima.split_size;
-    rows = splits <= 1 ? 0 : maxima.b * maxima.h_q * std::min<int64_t>(maxima.max_s_q, 64) * std::min(splits, kMostMergedParts);
-    rows = std::min(rows, kMergedTiles * device.multiprocessors * kMostMergedParts);
-  }
-  size.scratch_bytes = std::max(size.scratch_bytes, part_bytes_sm90(rows, maxima.d_v));
-  return size;
-}
-
 Status choose_sm90(const Problem& p, const DeviceInfo& device, Sm90Choice* choice) {
   if (device.compute_capability != 90)
     return unsupported("it is made of sm_90a instructions and the device is of compute capability %d.%d",
@@ -336,12 +241,12 @@ Status choose_sm90(const Problem& p, const DeviceInfo& device, Sm90Choice* choic
   if (c.is_paged) FA_TRY(set_schedule_and_maps(p, device, choice));
   find_obstacles(p, choice->packs, &c, &choice->maps, &choice->obstacle_q, &choice->obstacle_k);
   FA_TRY(set_schedule_and_maps(p, device, choice));
-  choice->splits = choose_splits(p, device, choice->packs, c);
+  choice->splits = choose_splits_sm90(p, device, choice->packs, c);
   if (choice->splits > 1) {
     c.has_splits = true;
     if (choice->obstacle_q == Obstacle::none) choice->obstacle_q = Obstacle::key_splits;
     FA_TRY(set_schedule_and_maps(p, device, choice));
-    choice->splits = std::max(2, choose_splits(p, device, choice->packs, c));
+    choice->splits = std::max(2, choose_splits_sm90(p, device, choice->packs, c));
   }
   choice->box_rows = c.is_paged ? choice->maps.k.box_rows : 0;
   choice->part_rows = c.merges_splits ? static_cast<int>(rows_of_tile(p, choice->packs, c.tile_q())) : 0;

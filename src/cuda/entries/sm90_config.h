@@ -2,7 +2,6 @@
 // and how a run is cut into items.
 #pragma once
 
-#include "core/backend.h"
 #include "core/problem.h"
 #include "core/status.h"
 #include "cuda/device.h"
@@ -28,11 +27,5 @@ Status choose_sm90(const Problem& problem, const DeviceInfo& device, Sm90Choice*
 // Everything but pointers.
 ForwardParams shape_sm90_params(const Problem& problem, const DeviceInfo& device, const Sm90Choice& choice);
 Sm90Extras sm90_extras(const Sm90Choice& choice);
-
-// State: the item counter, and the finished splits of tiles behind it.
-constexpr size_t kSm90CounterBytes = 2 * sizeof(unsigned);
-// Partial results of so many rows, as the kernel itself merges them.
-size_t part_bytes_sm90(int64_t rows, int64_t d_v);
-WorkspaceSize bound_sm90_workspace(const Problem& maxima, const DeviceInfo& device);
 
 }  // namespace flash_attn::cuda

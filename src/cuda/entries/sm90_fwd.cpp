@@ -8,6 +8,7 @@
 #include "cuda/entries/sm80_config.h"
 #include "cuda/entries/split_merge.h"
 #include "cuda/entries/sm90_config.h"
+#include "cuda/entries/sm90_few_rows.h"
 #include "cuda/jit/source.h"
 #include "cuda/jit/wgmma_text.h"
 #include "cuda/launch.h"

@@ -25,8 +25,8 @@ struct Sm90RowWarps {
   static_assert(c.gathers_q && !c.gathers_k, "rows of k and v take all threads");
   static_assert(c.has_splits || !c.merges_splits);
   static constexpr int kThreads = c.kRowThreads;
-  static constexpr int kQuads = (c.d_v + 127) / 128;  // groups of four columns that a lane has of a row
-  static constexpr int kAhead = 16 / kQuads;          // splits whose rows are on their way at a time; divides 32
+  static constexpr int kQuads = (c.d_v + 127) / 128;                             // groups of four columns that a lane has of a row
+  static constexpr int kAhead = (c.producer_registers < 112 ? 8 : 16) / kQuads;  // splits whose rows are on their way; divides 32
 
   const Sm90ForwardArguments<c.places()>& a;
   const ForwardParams& p;

@@ -1,0 +1,35 @@
+// The choices of the Hopper forward kernel where query rows are few, decoding above all, and how keys are split and the parts
+// merged. Functions of the problem and the device alone.
+#pragma once
+
+#include "core/backend.h"
+#include "core/problem.h"
+#include "cuda/device.h"
+#include "cuda/kernels/sm90_configs.h"
+
+#include <cstddef>
+#include <cstdint>
+
+namespace flash_attn::cuda {
+
+// Tiles of query rows of all requests, and rows of one; `packs`: the query heads of a key head are stacked.
+int64_t count_tiles(const Problem& problem, bool packs, int tile_q);
+int64_t rows_of_tile(const Problem& problem, bool packs, int tile_q);
+
+// May the kernel merge splits itself? Who finishes a tile's last one does it alone: few rows of few splits, few tiles to count for.
+bool may_merge(const Problem& problem, const DeviceInfo& device, bool packs, const Sm90ForwardConfig& config);
+
+// A tile of few rows waits for memory: as much of it as can be is on its way, and items are drawn, since multiprocessors get
+// unequal shares of the bandwidth. Very few keys: two blocks share a multiprocessor, as an item is one chain of waits.
+void tile_few_rows(const Problem& problem, const DeviceInfo& device, bool packs, bool is_heavy, Sm90ForwardConfig* config);
+
+// Few tiles over many keys leave multiprocessors idle: cut the keys so that about every one has work.
+int choose_splits_sm90(const Problem& problem, const DeviceInfo& device, bool packs, const Sm90ForwardConfig& config);
+
+// State: the item counter, and the finished splits of tiles behind it.
+constexpr size_t kSm90CounterBytes = 2 * sizeof(unsigned);
+// Partial results of so many rows, as the kernel itself merges them.
+size_t part_bytes_sm90(int64_t rows, int64_t d_v);
+WorkspaceSize bound_sm90_workspace(const Problem& maxima, const DeviceInfo& device);
+
+}  // namespace flash_attn::cuda
