@@ -34,6 +34,7 @@ void shape_scores(const Problem& p, ForwardParams* to) {
   to->mask_kind = p.mask_kind;
   to->scale = p.scale;
   to->softcap = p.softcap;
+  if (p.softcap > 0) to->inverse_cap = p.scale / p.softcap;
   to->alibi_batch_stride = p.alibi_batch_stride;
   to->bias_axes = p.bias;
   to->mask_axes = p.mask;

@@ -35,8 +35,11 @@ Burden burden_of(const Sm90ForwardConfig& c) {
   const int features = reads_mask + c.has_dropout + (c.bias_dtype != DType::none);
   burden.is_heavy = features > c.has_dropout;
   burden.is_heaviest = features > 1;
-  const bool is_full = c.has_alibi && (c.has_softcap || (c.mask == KeyMask::interval && std::max(c.d, c.d_v) > 64));
-  burden.is_lean = features == 0 && !c.has_bool_mask && !is_full && !c.has_tree && !c.is_scaled && !c.gathers_q && !c.gathers_k;
+  const bool is_narrow = std::max(c.d, c.d_v) <= 64;
+  // At d 128, distances from the diagonal take less time in tall key tiles of two groups.
+  const bool is_full = c.has_alibi && (c.has_softcap || !is_narrow);
+  burden.is_lean = !burden.is_heavy && (is_narrow || !c.has_dropout) && !c.has_bool_mask && !is_full && !c.has_tree &&
+                   !c.is_scaled && !c.gathers_q && !c.gathers_k;
   return burden;
 }
 
@@ -49,7 +52,7 @@ void share_registers(const Burden& burden, Sm90ForwardConfig* c) {
     c->consumer_registers = 200, c->producer_registers = 104;
   else if (burden.is_heavy)
     c->consumer_registers = 208, c->producer_registers = 88;
-  else if (c->gathers_q || c->gathers_k || c->is_paged || (c->has_bool_mask && is_wide))
+  else if (c->gathers_q || c->gathers_k || c->is_paged || c->has_bool_mask)
     c->consumer_registers = is_wide ? 216 : 208, c->producer_registers = is_wide ? 72 : 88;
 }
 
@@ -103,13 +106,18 @@ void tile_narrow(const Burden& burden, bool is_tall, Sm90ForwardConfig* c) {
   use_three_groups(is_easy ? 128 : (is_tight ? 96 : 112), c);
   c->takes_turns = true;
   if (is_easy) c->consumer_registers = 160, c->producer_registers = 32;
+  if (c->has_dropout) c->tile_k = is_easy && !c->has_alibi && !c->has_softcap ? (c->mask == KeyMask::none ? 112 : 96) : 80;
 }
 
 void tile_middle(const Burden& burden, bool is_long, Sm90ForwardConfig* c) {
   c->shares_q_buffer = c->slabs_v() <= c->slabs();
-  if (burden.is_lean && is_long && c->shares_q_buffer && c->groups == 2) return use_three_groups(c->is_paged ? 64 : 80, c);
+  // Pages' boxes would be of 16 rows in tiles of 80 keys: they stay in tall tiles of two groups.
+  if (burden.is_lean && is_long && c->shares_q_buffer && c->groups == 2 && !c->is_paged) return use_three_groups(80, c);
   c->tile_k = burden.is_heaviest ? 32 : (burden.is_heavy ? 64 : 128);
-  if (c->has_dropout) c->tile_k = std::min(c->tile_k, c->is_paged ? 64 : 96);
+  if (c->has_dropout) {
+    c->tile_k = std::min(c->tile_k, c->is_paged ? 64 : (c->mask == KeyMask::none ? 128 : 112));
+    c->takes_turns = c->mask == KeyMask::none;
+  }
   // o gets a buffer of its own where there is room, so that the next tile need not wait for it.
   Sm90ForwardConfig own = *c;
   own.shares_q_buffer = false;
@@ -152,9 +160,10 @@ Status set_schedule(const Problem& p, const DeviceInfo& device, bool packs, Sm90
   if (c->groups == 1) tile_few_rows(p, device, packs, burden.is_heavy, c);
   if (c->has_bool_mask && c->tile_k > 32) c->tile_k -= c->tile_k % 32;  // words of bits
   // Fewer instructions, and a vote: no gain beside the products of wide heads, nor where two groups wait for a masked step.
-  c->integer_tops = widest <= 128 && (c->mask == KeyMask::none || c->groups == 3);
-  // tanh and the exponential share a unit, which would take as long as both products at d 128 and twice as long at d 64.
-  c->polynomial_exp = !c->has_softcap || widest > 128 ? 0 : (widest > 64 ? 1 : 3);
+  // Far from the diagonal, ALiBi makes scores negative on both sides.
+  c->integer_tops = widest <= 128 && (c->mask == KeyMask::none ? !c->has_alibi : c->groups == 3);
+  // tanh and the exponential share a unit, which takes twice as long as both products at d 64.
+  c->polynomial_exp = c->has_softcap && widest <= 64 ? 1 : 0;
   // Rows of the table were measured where maps move the tensors and keys are not split.
   if (!c->gathers_q && !c->gathers_k && !c->has_splits) apply_tuned_sm90(classify(p, device), c);
   while (Sm90Layout(*c).total > device.shared_bytes && c->stages > 2) --c->stages;
@@ -283,6 +292,7 @@ Sm90Extras sm90_extras(const Sm90Choice& choice) {
   if (!choice.config.gathers_q) extras.batch_rows_q = static_cast<int>(batch_rows(choice.maps.q));
   if (!choice.config.gathers_k) extras.batch_rows_k = static_cast<int>(batch_rows(choice.maps.k));
   extras.box_rows = choice.box_rows;
+  if (choice.box_rows > 0) extras.tile_boxes = choice.config.tile_k / choice.box_rows;
   extras.part_rows = choice.part_rows;
   return extras;
 }

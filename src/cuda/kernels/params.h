@@ -76,6 +76,7 @@ struct ForwardParams {
 
   float scale = 1;
   float softcap = 0;
+  float inverse_cap = 0;         // scale / softcap, with a softcap
   const float* sink = nullptr;   // [h_q]; nullable
   const float* alibi = nullptr;  // [b|1, h_q]
   long long alibi_batch_stride = 0;

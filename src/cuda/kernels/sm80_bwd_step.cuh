@@ -175,7 +175,7 @@ struct BackwardTiles {
     } else {
       const float x = finish(row, product, j);
       if constexpr (C.has_softcap) {
-        const float t = tanh_exact(product * (p.scale / p.softcap));
+        const float t = tanh_exact(product * p.inverse_cap);
         *slope = 1.0f - t * t;
       }
       return exp2_fast((kIsLarge ? x - scale.top : x) - scale.lse2);

@@ -114,11 +114,13 @@ struct Sm90ForwardConfig {
   constexpr int slabs() const { return (d + kSlab - 1) / kSlab; }
   constexpr int slabs_v() const { return (d_v + kSlab - 1) / kSlab; }
   constexpr int o_slabs() const { return (slabs_v() + o_passes - 1) / o_passes; }  // of a pass
-  // Threads of warp group 0 that load: one issues whole tiles, a warp the boxes of pages, all of them rows.
-  constexpr int loaders() const { return (gathers_q && !row_warps) || gathers_k ? 128 : (is_paged ? 32 : 1); }
+  // Threads of warp group 0 that load: one issues whole tiles, two warps the boxes of pages, all of them rows.
+  constexpr int loaders() const { return (gathers_q && !row_warps) || gathers_k ? 128 : (is_paged ? 64 : 1); }
   constexpr int places() const { return has_loose_heads ? kPlaces : 1; }
   // Warps of group 0 that make bits of boolean masks; without any, consumers read the bytes.
-  constexpr int mask_warps() const { return has_bool_mask && loaders() <= 32 && !row_warps && tile_k % 32 == 0 ? 3 : 0; }
+  constexpr int mask_warps() const {
+    return has_bool_mask && loaders() < 128 && !row_warps && tile_k % 32 == 0 ? (is_paged ? 2 : 3) : 0;
+  }
 };
 
 // Shared memory, in bytes from its 1024-byte aligned start. Tiles are slabs of 64 columns: [slab][row][64].
@@ -165,6 +167,7 @@ struct Sm90Extras {
   unsigned* counter = nullptr;             // [0] next item, [1] finished blocks; zero before and after (is_dynamic)
   int batch_rows_q = 0, batch_rows_k = 0;  // rows from one batch, or page, to the next (maps with lengths)
   int box_rows = 0;                        // rows of a box of k and v (is_paged); divides the page and the key tile
+  int tile_boxes = 0;                      // boxes of a key tile
   // With has_loose_heads: elements from a map's base to the tensor, and the key head that lies last.
   int skew_q = 0, skew_k = 0, skew_v = 0, skew_o = 0;  // with shifts_heads: of k and v, from multiples of 32 bytes
   int last_head_k = 0;

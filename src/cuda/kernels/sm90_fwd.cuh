@@ -50,10 +50,9 @@ struct Sm90Consumer {
   bool leader;
   unsigned q_low, k_low, v_low;
   int k_stage = 0, k_phase = 0, v_stage = 0, v_phase = 0, mask_stage = 0, mask_phase = 0;
-  DropoutRounds dropout;
+  DropoutRun dropout;
   float O[c.d_v / 2], S[c.tile_k / 2];
   unsigned P[c.tile_k / 4];
-  unsigned dropped[c.has_dropout ? c.tile_k / 4 : 1];  // bits of P
 
   __device__ __forceinline__ Sm90Consumer(const Sm90ForwardArguments<c.places()>& arguments, unsigned shared, int g)
       : a(arguments), p(arguments.params), smem(shared), group(g), part(g) {
@@ -64,7 +63,7 @@ struct Sm90Consumer {
     q_low = descriptor_low(at.q, 0);
     k_low = descriptor_low(at.k, 0);
     v_low = descriptor_low(at.v, c.tile_k * 128);  // V is read column-major: the next 64 columns lie a slab further
-    if constexpr (c.has_dropout) dropout = keep_rounds<(c.tile_k > 16)>(dropout_key_of(p));
+    if constexpr (c.has_dropout) dropout = dropout_run<(c.tile_k > 16)>(dropout_key_of(p), p.dropout_threshold);
   }
 
   // First word of an operand's descriptor, the same in all lanes.
@@ -132,12 +131,10 @@ struct Sm90Consumer {
     barrier_arrive(smem + at.q_empty + 8 * (q_slot<Config>(count) * c.groups + rows));
   }
 
+  template <int kFirst = 0, int kEnd = c.tile_k / 4>
   __device__ __forceinline__ void pack_weights() {
 #pragma unroll
-    for (int i = 0; i < c.tile_k / 4; ++i) {
-      P[i] = pack2<c.dtype>(S[2 * i], S[2 * i + 1]);
-      if constexpr (c.has_dropout) P[i] &= ~dropped[i];
-    }
+    for (int i = kFirst; i < kEnd; ++i) P[i] = pack2<c.dtype>(S[2 * i], S[2 * i + 1]);
   }
 
   // ---- Items ----
@@ -204,10 +201,25 @@ struct Sm90Consumer {
     release_mask();
   }
 
-  // The block's draws of dropout.
-  __device__ __forceinline__ void draw(const Rows& rows, int block) {
-    if constexpr (c.has_dropout)
-      find_dropped<c.tile_k>(dropped, dropout, rows.dropout, p.dropout_threshold, static_cast<unsigned>(block * (c.tile_k / 16)));
+  // The block's scores become packed weights. Draws of dropout go along, for two calls of the generator at a time: one leaves its
+  // units idle, all of them would take the registers of the accumulators.
+  template <int kTile = 0, class AnyWeigher>
+  __device__ __forceinline__ void weigh(AnyWeigher& weigher, const Rows& rows, int block) {
+    if constexpr (!c.has_dropout) {
+      weigher.template weigh<0, c.tile_k / 2>(S);
+      pack_weights();
+    } else if constexpr (kTile < c.tile_k / 16) {
+      constexpr int kCalls = c.tile_k / 16 - kTile > 1 ? 2 : 1;
+      const unsigned tile = forget(static_cast<unsigned>(block * (c.tile_k / 16) + kTile));
+      unsigned kept[kCalls][4];
+#pragma unroll
+      for (int t = 0; t < kCalls; ++t) draw_kept(kept[t], dropout, rows.dropout, tile + t);
+      weigher.template weigh<8 * kTile, 8 * (kTile + kCalls)>(S);
+      pack_weights<4 * kTile, 4 * (kTile + kCalls)>();
+#pragma unroll
+      for (int i = 0; i < 4 * kCalls; ++i) P[4 * kTile + i] &= kept[i / 4][i % 4];
+      weigh<kTile + kCalls>(weigher, rows, block);
+    }
   }
 
   template <bool kMasked>
@@ -219,10 +231,9 @@ struct Sm90Consumer {
     }
     if constexpr (c.has_alibi) {
       const int side = block < rows.left_last ? 1 : (block >= rows.right_first ? -1 : 0), first = column + 2 * (lane & 3);
-      const float unit = 1.f / factor();
       // Rows of one head share their slope and lie eight keys apart.
       constexpr int kSecond = c.gathers_q ? 1 : 0;
-      const float slope[2] = {rows.score[0].slope * unit, rows.score[kSecond].slope * unit};
+      const float slope[2] = {rows.score[0].slope, rows.score[kSecond].slope};
       const float distance[2] = {static_cast<float>(rows.score[0].diagonal - first),
                                  static_cast<float>(rows.score[kSecond].diagonal + (c.gathers_q ? 0 : 8) - first)};
       add_distances<c.tile_k>(S, slope, distance, side, state.shift);
@@ -361,7 +372,6 @@ struct Sm90Consumer {
     issue_values(accumulates);
     accumulates = 1;
     end_turn();
-    draw(rows, block);
     wgmma_wait<1>();
     pin(S);
     release_k();
@@ -376,8 +386,7 @@ struct Sm90Consumer {
 #pragma unroll
       for (int x = 0; x < c.d_v / 2; ++x) O[x] *= state.alpha[(x >> 1) & 1];
     }
-    weigher.weigh(S);
-    pack_weights();
+    weigh(weigher, rows, block);
     weigher.add_to(state);
   }
 
@@ -386,7 +395,7 @@ struct Sm90Consumer {
   __device__ __forceinline__ void weigh_first_block(const Rows& rows, RowState& state, int block) {
     raise_block<kMasked>(rows, state, block);
     Weigher<c, (kMasked || kHides)> weigher(S, state, factor());
-    weigher.weigh(S);
+    weigh(weigher, rows, block);
     weigher.add_to(state);
   }
 
@@ -423,7 +432,7 @@ struct Sm90Consumer {
   // From the first scores of an item to the weights of its last block. Returns how many blocks below that the group sees nothing
   // of, 0 or 1: together with those passed over in the next item they must find room before the last values are released.
   __device__ __forceinline__ int walk(int count, const Span& span, RowState& state, int& accumulates) {
-    const Rows rows(p, whole_item(count), part * 64, row_in_group, 2 * (lane & 3), dropout);
+    const Rows rows(p, whole_item(count), part * 64, row_in_group, 2 * (lane & 3), dropout.rounds);
     release_k();
     int first = span.first;
     if (c.mask == KeyMask::interval && c.mask_warps() == 0 && p.first_keys == 0)
@@ -432,12 +441,10 @@ struct Sm90Consumer {
     if (c.mask == KeyMask::interval && span.leading > 0) last = whole_item(count).low;
     int block = span.end - 1;
     release_last_q(count, block == last);
-    draw(rows, block);
     if (block < rows.clear_last && block >= rows.clear_first)
       weigh_first_block<false>(rows, state, block);
     else
       weigh_first_block<true>(rows, state, block);
-    pack_weights();
     recycle_staging(count);
 #pragma unroll 1
     for (int skipped = span.last; skipped > span.end; --skipped) {
@@ -574,7 +581,8 @@ __device__ __forceinline__ void sm90_forward(const Sm90ForwardArguments<Config::
     shrink_registers<c.producer_registers>();
     if (threadIdx.x < c.loaders()) Sm90Loader<Config>(arguments, smem).run();
     if constexpr (c.mask_warps() > 0) {
-      if (threadIdx.x >= 32) Sm90MaskPacker<Config>(arguments.params, smem, static_cast<int>(threadIdx.x) - 32).run();
+      constexpr int kFirst = 128 - 32 * c.mask_warps();
+      if (threadIdx.x >= kFirst) Sm90MaskPacker<Config>(arguments.params, smem, static_cast<int>(threadIdx.x) - kFirst).run();
     }
     if constexpr (c.row_warps) {
       if (threadIdx.x >= 128 - c.kRowThreads) Sm90RowWarps<Config>(arguments, smem).run();

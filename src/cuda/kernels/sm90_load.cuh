@@ -8,6 +8,7 @@
 #include "cuda/kernels/ptx/warpgroup.cuh"
 #include "cuda/kernels/sm90_configs.h"
 #include "cuda/kernels/sm90_items.cuh"
+#include "cuda/kernels/sm90_pages.cuh"
 #include "cuda/kernels/tile/rows.cuh"
 
 namespace flash_attn::cuda {
@@ -69,6 +70,8 @@ struct Sm90Loader {
   Sm90Item item;
   Request request;
   KeyRows keys;
+  PageBoxes boxes;
+  int head;                    // of k and v (is_paged)
   int next_k = 0, next_v = 0;  // tiles loaded, counted to twice the stages: stage and phase in one register
   // Copies by threads count as arrived one tile late, so that two are on their way: the barriers of the tile before.
   unsigned pending = 0;
@@ -90,8 +93,7 @@ struct Sm90Loader {
   }
 
   __device__ __forceinline__ void synchronize() const {
-    if constexpr (kLoaders == 128) named_sync(kLoadersBarrier, 128);
-    if constexpr (kLoaders == 32) __syncwarp();
+    if constexpr (kLoaders > 1) named_sync(kLoadersBarrier, kLoaders);
   }
 
   // The first item from `number` on that has rows, published in the count-th slot.
@@ -114,6 +116,7 @@ struct Sm90Loader {
       request = find_request<c.has_lengths>(p, item.request);
     }
     if constexpr (c.gathers_k) keys = key_rows(p, request, divide(item.slot, p.slot_group), 2);
+    if constexpr (c.is_paged) boxes.forget_request(), head = divide(item.slot, p.slot_group);
   }
 
   // ---- Copies by threads ----
@@ -166,22 +169,20 @@ struct Sm90Loader {
     return a.v + (c.has_loose_heads && head == a.extras.last_head_k ? 1 : 0);
   }
 
-  // Boxes of rows, each within a page; a lane takes every 32nd.
+  // Boxes of rows, each within a page: a lane issues the one that it holds.
   template <bool kIsValue>
-  __device__ __forceinline__ void load_pages(unsigned target, unsigned full, int block) const {
+  __device__ __forceinline__ void load_pages(unsigned target, unsigned full, int block) {
     constexpr int kSlabs = kIsValue ? c.slabs_v() : c.slabs();
-    const int head = divide(item.slot, p.slot_group);
+    const int box_rows = a.extras.box_rows, first = block * a.extras.tile_boxes;
+    boxes.reach(p, request, box_rows, a.extras.batch_rows_k, first, a.extras.tile_boxes);
+    const int box = boxes.own(), n = box - first;
+    if (n < 0 || n >= a.extras.tile_boxes) return;
     const HeadPlace place = key_place<kIsValue>(head);
     const TensorMap* const map = key_map<kIsValue>(head, place);
-    const int lane = static_cast<int>(threadIdx.x) & 31;
-    for (int row = lane * a.extras.box_rows; row < c.tile_k; row += 32 * a.extras.box_rows) {
-      const int j = block * c.tile_k + row, count = clamp_int(item.s_k - j, 0, a.extras.box_rows);
-      const int2 slot = find_slot(p, request, j);
-      MapPoint from = first_row<true>(slot.y, count, place.outer, slot.x, a.extras.batch_rows_k);
-      for (int slab = 0; slab < kSlabs; ++slab) {
-        from.column = place.column + slab * c.kSlab;
-        tma_load(target + slab * c.tile_k * 128 + row * 128, map, full, from, kKeyPolicy);
-      }
+    MapPoint from = first_row<true>(boxes.start, clamp_int(item.s_k - box * box_rows, 0, box_rows), place.outer, 0, 0);
+    for (int slab = 0; slab < kSlabs; ++slab) {
+      from.column = place.column + slab * c.kSlab;
+      tma_load(target + slab * c.tile_k * 128 + n * box_rows * 128, map, full, from, kKeyPolicy);
     }
   }
 
@@ -211,9 +212,10 @@ struct Sm90Loader {
       barrier_wait(smem + (kIsValue ? at.v_empty : at.k_empty) + 8 * stage, phase ^ 1);
       gather_keys<kIsValue>(target, block);
       arrive_late(full, 1);
-    } else if (c.is_paged ? threadIdx.x < 32 : threadIdx.x == 0) {
+    } else if (c.is_paged ? threadIdx.x / 32 == (kIsValue ? 1 : 0) : threadIdx.x == 0) {
+      // Boxes of pages take a warp each for keys and values: one alone would be slower than the products.
       barrier_wait(smem + (kIsValue ? at.v_empty : at.k_empty) + 8 * stage, phase ^ 1);
-      if (threadIdx.x == 0) barrier_arrive_expect(full, kBytes);
+      if ((threadIdx.x & 31) == 0) barrier_arrive_expect(full, kBytes);
       if constexpr (c.is_paged) {
         __syncwarp();
         load_pages<kIsValue>(target, full, block);

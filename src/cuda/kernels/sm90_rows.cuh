@@ -3,6 +3,7 @@
 
 #include "cuda/kernels/sm90_configs.h"
 #include "cuda/kernels/sm90_items.cuh"
+#include "cuda/kernels/sm90_softmax.cuh"
 #include "cuda/kernels/tile/scores.cuh"
 
 namespace flash_attn::cuda {
@@ -39,6 +40,7 @@ struct Sm90Rows {
         const RowPlace place = place_of(p, item.slot, min(row0 + row_in_group + 8 * r, max(stacked, 1) - 1));
         limits[r] = find_limits(item, request, place.i);
         if constexpr (kOpensScores) score[r].open(p, request, place);
+        if constexpr (c.has_alibi) score[r].slope /= score_unit<c>(p);  // as the scores are kept
       } else {
         limits[r] = {0, item.s_k, 0};
       }

@@ -62,7 +62,7 @@ __device__ __forceinline__ void add_distances(float (&S)[kTileK / 2], const floa
 template <Sm90ForwardConfig C>
 __device__ __forceinline__ void shape_scores(float (&S)[C.tile_k / 2], const ForwardParams& p, const ScoreRow<C> (&rows)[2], int j0,
                                              int last) {
-  const float inverse_cap = C.has_softcap ? p.scale / p.softcap : 0.f, bias_unit = kLog2E / score_unit<C>(p);
+  const float bias_unit = C.bias_dtype == DType::none ? 0.f : kLog2E / score_unit<C>(p);
 #pragma unroll
   for (int j = 0; j < C.tile_k / 8; ++j) {
 #pragma unroll
@@ -72,7 +72,7 @@ __device__ __forceinline__ void shape_scores(float (&S)[C.tile_k / 2], const For
       for (int r = 0; r < 2; ++r) {
         float& s = S[4 * j + 2 * r + e];
         if constexpr (C.has_softcap)
-          s = tanh_fast(s * inverse_cap);
+          s = tanh_fast(s * p.inverse_cap);
         else if constexpr (C.is_scaled)
           s *= p.scale * kLog2E;
         if constexpr (C.bias_dtype != DType::none)
@@ -181,16 +181,17 @@ struct Weigher {
       return exp2_fast(x);
   }
 
-  template <int kAt = 0>
+  // Of the scores in S[kAt] to S[kEnd - 1].
+  template <int kAt, int kEnd>
   __device__ __forceinline__ void weigh(float (&S)[kTileK / 2]) {
-    if constexpr (kAt < kTileK / 2) {
+    if constexpr (kAt < kEnd) {
       S[kAt] = weight<kAt>(fmaf(S[kAt], c, -base[0]));
       S[kAt + 1] = weight<kAt + 1>(fmaf(S[kAt + 1], c, -base[0]));
       S[kAt + 2] = weight<kAt + 2>(fmaf(S[kAt + 2], c, -base[1]));
       S[kAt + 3] = weight<kAt + 3>(fmaf(S[kAt + 3], c, -base[1]));
       even[0] += S[kAt], odd[0] += S[kAt + 1];
       even[1] += S[kAt + 2], odd[1] += S[kAt + 3];
-      weigh<kAt + 4>(S);
+      weigh<kAt + 4, kEnd>(S);
     }
   }
 

@@ -4,7 +4,7 @@
 
 namespace flash_attn::cuda {
 
-// All ones in each half of x that is less than `limit`, which is 0x7fff at most.
+// All ones in each half of x that is less than `limit`, which is 0x8000 at most.
 __device__ __forceinline__ unsigned halves_below(unsigned x, unsigned limit) {
   unsigned y;
   asm("{\n.reg .b32 a;\nmin.u16x2 a, %1, %2;\nadd.s16x2 a, a, %3;\nmax.s16x2 %0, a, %4;\n}"

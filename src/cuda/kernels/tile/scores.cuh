@@ -57,7 +57,7 @@ struct ScoreRow {
   __device__ __forceinline__ float score(const ForwardParams& p, float product, int j, int tree_prefix) const {
     float x = product;
     if constexpr (C.has_softcap) {
-      x = tanh_exact(x * (p.scale / p.softcap)) * (p.softcap * kLog2E);
+      x = tanh_exact(x * p.inverse_cap) * (p.softcap * kLog2E);
     } else {
       x *= p.scale * kLog2E;
     }

@@ -5,11 +5,6 @@
 
 namespace flash_attn::cuda {
 
-inline unsigned dot4(unsigned x, unsigned y, unsigned sum) {
-  for (int n = 0; n < 32; n += 8) sum += (x >> n & 0xffu) * (y >> n & 0xffu);
-  return sum;
-}
-
 inline void store_shared_u8(unsigned address, unsigned x) { *shared_bytes_at(address, 1) = static_cast<unsigned char>(x); }
 
 // Touches what it would fetch, so that a wrong address shows.

@@ -10,7 +10,7 @@ inline unsigned halves_up_to(unsigned x, unsigned last) {
   return ((x & 0xffffu) <= last ? 0xffffu : 0u) | (x >> 16 <= last ? 0xffff0000u : 0u);
 }
 inline unsigned halves_below(unsigned x, unsigned limit) {
-  if (limit > 0x7fff) emulated::fail("no small limit", limit);
+  if (limit > 0x8000) emulated::fail("no small limit", limit);
   return limit == 0 ? 0u : halves_up_to(x, limit - 1);
 }
 
