@@ -9,6 +9,7 @@
 #include "cuda/kernels/sm90_configs.h"
 #include "cuda/kernels/sm90_items.cuh"
 #include "cuda/kernels/sm90_pages.cuh"
+#include "cuda/kernels/tile/loose_rows.cuh"
 #include "cuda/kernels/tile/rows.cuh"
 
 namespace flash_attn::cuda {
@@ -143,17 +144,25 @@ struct Sm90Loader {
     const Axes& axes = kIsValue ? p.v_axes : p.k_axes;
     const char* const base = kIsValue ? keys.v : keys.k;
     const int j0 = block * c.tile_k;
-    gather_rows<c.tile_k, kIsValue ? c.row_d_v : c.row_d, kIsValue ? c.slabs_v() : c.slabs(), 128, c.access>(
-        target, threadIdx.x, [&](int row, const char*& address) {
-          const int j = j0 + row;
-          if (p.key_source == KeySource::paged) {
-            const int2 slot = find_slot(p, request, j);
-            address = base + (slot.x * axes.batch + slot.y * axes.row) * 2;
-          } else {
-            address = base + j * axes.row * 2;
-          }
-          return j < item.s_k;
-        });
+    constexpr int kColumns = kIsValue ? c.row_d_v : c.row_d, kSlabs = kIsValue ? c.slabs_v() : c.slabs();
+    const auto next = [&](int row, const char*& address) {
+      const int j = j0 + row;
+      if (p.key_source == KeySource::paged) {
+        const int2 slot = find_slot(p, request, j);
+        address = base + (slot.x * axes.batch + slot.y * axes.row) * 2;
+      } else {
+        address = base + j * axes.row * 2;
+      }
+      return j < item.s_k;
+    };
+    if constexpr (c.access > 2) {
+      gather_rows<c.tile_k, kColumns, kSlabs, 128, c.access>(target, threadIdx.x, next);
+    } else {
+      const long long last = p.key_source == KeySource::paged
+                                 ? (p.num_pages - 1) * axes.batch + (static_cast<int>(p.page_size.value) - 1) * axes.row
+                                 : (item.s_k - 1) * axes.row;
+      copy_loose_rows<c.tile_k, kColumns, kSlabs>(target, threadIdx.x, {base, base + (last + kColumns) * 2}, next);
+    }
   }
 
   // ---- Tiles ----
