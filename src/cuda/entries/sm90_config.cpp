@@ -47,7 +47,7 @@ void share_registers(const Burden& burden, Sm90ForwardConfig* c) {
   const bool is_wide = c->d_v > 128;
   c->consumer_registers = 224, c->producer_registers = 56;
   if (c->groups == 1)
-    c->consumer_registers = 240, c->producer_registers = 128;
+    c->consumer_registers = 240, c->producer_registers = 168;
   else if (burden.is_heaviest && c->has_bool_mask && !is_wide && !c->gathers_q && !c->gathers_k)
     c->consumer_registers = 200, c->producer_registers = 104;
   else if (burden.is_heavy)

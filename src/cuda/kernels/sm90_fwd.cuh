@@ -570,6 +570,7 @@ __device__ __forceinline__ void sm90_forward(const Sm90ForwardArguments<Config::
   extern __shared__ __align__(1024) unsigned char shared_memory[];
   const unsigned smem = shared_address(shared_memory);
   const int group = __shfl_sync(0xffffffffu, threadIdx.x / 128, 0);
+  if constexpr (c.merges_splits) touch_parameters(arguments.params);
   if (threadIdx.x == 0) {
     // Of loose heads', only those exist that some head needs.
     if constexpr (!c.gathers_q && !c.has_loose_heads) prefetch_map(arguments.q), prefetch_map(arguments.o);

@@ -18,6 +18,17 @@ namespace flash_attn::cuda {
 
 constexpr int kRowWarpsBarrier = 14;
 
+// Parameters wait in memory at a launch, line by line: warps that have nothing else to do yet ask for them together, so that who
+// needs them finds them near.
+template <int kLine = 0>
+__device__ __forceinline__ void touch_parameters(const ForwardParams& p) {
+  constexpr int kWarps = 7, kLineWords = 16;
+  if constexpr ((kLine + 1) * kLineWords * 4 <= sizeof(ForwardParams)) {
+    if (threadIdx.x / 32 == 1 + kLine % kWarps) forget(reinterpret_cast<const unsigned*>(&p)[kLine * kLineWords]);
+    touch_parameters<kLine + 1>(p);
+  }
+}
+
 template <class Config>
 struct Sm90RowWarps {
   static constexpr Sm90ForwardConfig c = Config::value;
@@ -27,6 +38,8 @@ struct Sm90RowWarps {
   static constexpr int kThreads = c.kRowThreads;
   static constexpr int kQuads = (c.d_v + 127) / 128;                             // groups of four columns that a lane has of a row
   static constexpr int kAhead = (c.producer_registers < 112 ? 8 : 16) / kQuads;  // splits whose rows are on their way; divides 32
+
+  static constexpr float kLowest = -3.402823466e38f;
 
   const Sm90ForwardArguments<c.places()>& a;
   const ForwardParams& p;
@@ -78,48 +91,55 @@ struct Sm90RowWarps {
     return any_of_group(kRowWarpsBarrier, kThreads, is_last);
   }
 
-  // A row's partial results lie `step` rows apart from split to split.
+  // A row's columns of some splits; `lines` are the first one's, `step` floats apart.
+  __device__ __forceinline__ void load_lines(float4 (&x)[kAhead][kQuads], const float* lines, long long step, int count) const {
+#pragma unroll
+    for (int n = 0; n < kAhead; ++n) {
+#pragma unroll
+      for (int quad = 0; quad < kQuads; ++quad) {
+        const bool is_there = n < count && 128 * quad + 4 * lane < c.d_v;
+        x[n][quad] = is_there ? load_device_float4(lines + n * step + 128 * quad) : float4{0.f, 0.f, 0.f, 0.f};
+      }
+    }
+  }
+
+  // The first lines are on their way while the maximum is found.
   __device__ __forceinline__ void merge_row(const Sm90Item& item, long long first, int splits, int row) const {
     const long long step = a.extras.part_rows, all_rows = step * p.items;
     const float* const stats = p.partials + all_rows * c.d_v + (first + row) * 2;
     const float* const lines = p.partials + (first + row) * c.d_v + 4 * lane;
-    float top = -__int_as_float(0x7f7fffff);
-    for (int s = lane; s < splits; s += 32) top = fmaxf(top, load_device_float2(stats + s * step * 2).x);
+    // This lane's split of 32.
+    float2 mine{0.f, 0.f};
+    if (lane < splits) mine = load_device_float2(stats + lane * step * 2);
+    float4 x[kAhead][kQuads];
+    load_lines(x, lines, step * c.d_v, splits);
+    float top = lane < splits ? fmaxf(mine.x, kLowest) : kLowest;
+    for (int s = lane + 32; s < splits; s += 32) top = fmaxf(top, load_device_float2(stats + s * step * 2).x);
 #pragma unroll
     for (int by = 1; by < 32; by *= 2) top = fmaxf(top, __shfl_xor_sync(0xffffffffu, top, by));
     float sum = 0.f, o[kQuads][4] = {};
 #pragma unroll 1
-    for (int begin = 0; begin < splits; begin += 32) {
-      // This lane's split of these 32.
-      float2 mine{0.f, 0.f};
-      if (begin + lane < splits) mine = load_device_float2(stats + (begin + lane) * step * 2);
+    for (int some = 0; some < splits; some += kAhead) {
+      if (some > 0 && some % 32 == 0) {
+        mine = float2{0.f, 0.f};
+        if (some + lane < splits) mine = load_device_float2(stats + (some + lane) * step * 2);
+      }
       const float weight = mine.y == 0.f ? 0.f : exp2_fast(mine.x - top);
-#pragma unroll 1
-      for (int some = begin; some < min(begin + 32, splits); some += kAhead) {
-        float4 x[kAhead][kQuads];
 #pragma unroll
-        for (int n = 0; n < kAhead; ++n) {
+      for (int n = 0; n < kAhead; ++n) {
+        const float by = __shfl_sync(0xffffffffu, weight, (some + n) % 32);
+        const float part = __shfl_sync(0xffffffffu, mine.y, (some + n) % 32);
+        if (by == 0.f) continue;
+        sum += part * by;
 #pragma unroll
-          for (int quad = 0; quad < kQuads; ++quad) {
-            const bool is_there = some + n < splits && 128 * quad + 4 * lane < c.d_v;
-            x[n][quad] = is_there ? load_device_float4(lines + (some + n) * step * c.d_v + 128 * quad) : float4{0.f, 0.f, 0.f, 0.f};
-          }
-        }
-#pragma unroll
-        for (int n = 0; n < kAhead; ++n) {
-          const int from = some + n - begin;
-          const float by = __shfl_sync(0xffffffffu, weight, from), part = __shfl_sync(0xffffffffu, mine.y, from);
-          if (by == 0.f) continue;
-          sum += part * by;
-#pragma unroll
-          for (int quad = 0; quad < kQuads; ++quad) {
-            o[quad][0] += x[n][quad].x * by;
-            o[quad][1] += x[n][quad].y * by;
-            o[quad][2] += x[n][quad].z * by;
-            o[quad][3] += x[n][quad].w * by;
-          }
+        for (int quad = 0; quad < kQuads; ++quad) {
+          o[quad][0] += x[n][quad].x * by;
+          o[quad][1] += x[n][quad].y * by;
+          o[quad][2] += x[n][quad].z * by;
+          o[quad][3] += x[n][quad].w * by;
         }
       }
+      load_lines(x, lines + (some + kAhead) * step * c.d_v, step * c.d_v, splits - some - kAhead);
     }
     write_merged(item, row, top, sum, o);
   }
