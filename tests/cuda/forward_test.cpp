@@ -174,6 +174,12 @@ TEST(Schedules, AgreeWithOracle) {
   }
   spec.alibi = 1;
   EXPECT_EQ(check_on_gpu(spec, FA_DTYPE_F16, 2, Placement::aligned, 3), "");
+  spec.alibi = 0;
+  for (const auto& [d, fields] : {std::pair{104, "sm90_fwd:shifts_heads=1"}, std::pair{136, "sm90_fwd:shifts_heads=0"}}) {
+    spec.d = d;
+    ASSERT_EQ(setenv("FLASH_ATTN_TEST_KERNEL", fields, 1), 0);
+    EXPECT_EQ(check_on_gpu(spec, FA_DTYPE_BF16, 3, Placement::aligned, 3), "") << fields;
+  }
   ASSERT_EQ(setenv("FLASH_ATTN_TEST_KERNEL", "sm90_fwd", 1), 0);
 }
 
