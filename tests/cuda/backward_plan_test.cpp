@@ -184,7 +184,8 @@ TEST(Sm90BackwardPlan, SchedulesAreForcedByName) {
   }
   problem = dense_problem(1, 512, 512, 4, 4, 128, FA_FLAG_DETERMINISTIC);
   problem.kernel = "sm90_bwd:stages_dq=0";
-  EXPECT_EQ(cuda::supports_sm90_backward(problem, kDevices[2]).code(), FA_STATUS_INVALID_ARGUMENT);
+  EXPECT_TRUE(cuda::supports_sm90_backward(problem, kDevices[2]).ok());
+  EXPECT_FALSE(cuda::configure_sm90_backward(problem).stages_dq);
 }
 
 TEST(Sm80BackwardPlan, RefusalsSayWhatIsServed) {

@@ -41,7 +41,6 @@ Status check_schedule(const Sm90BackwardConfig& c) {
     return invalid("dq_lag is %d but must be 0, or 1 where d and d_v are small enough", c.dq_lag);
   if (c.polynomial_exp < 0 || c.polynomial_exp > 4) return invalid("polynomial_exp is %d but must be 0 to 4", c.polynomial_exp);
   if (c.dout_stages < 1 || c.dout_stages > 2) return invalid("dout_stages is %d but must be 1 or 2", c.dout_stages);
-  if (c.is_deterministic && !c.stages_dq) return invalid("stages_dq is 0 but deterministic sums are staged");
   return {};
 }
 
@@ -80,7 +79,7 @@ Sm90BackwardConfig configure_sm90_backward(const Problem& p) {
   // Half of dq's rows to each consumer warp group, or half of its columns.
   c.tile_q = c.d <= Sm90BackwardConfig::kSlab && !c.is_wide() ? 128 : 64;
   // With wide heads there is no room to stage dq.
-  c.stages_dq = !c.is_wide() || c.is_deterministic;
+  c.stages_dq = !c.is_wide();
   // Where exponentials are many for the products, the special function unit is given some help.
   c.polynomial_exp = c.splits_rows() && !c.has_softcap ? 1 : 0;
   // Measured: tall tiles gain more from groups that drift apart than from a second tile of dout, for which there is no room then.

@@ -30,7 +30,6 @@ __device__ __forceinline__ void sm90_backward(const Sm90BackwardArguments& a) {
                 "tiles are whole instructions");
   static_assert(c.splits_rows() == (c.d <= c.kSlab && !c.is_wide()), "each warp group has its own share of dq");
   static_assert(c.dq_lag == 0 || !c.is_wide(), "wide heads have no room for it");
-  static_assert(c.stages_dq || !c.is_deterministic, "only carriers wait for their turn");
   extern __shared__ __align__(1024) unsigned char shared_memory[];
   const unsigned smem = shared_address(shared_memory);
   const int group = __shfl_sync(0xffffffffu, threadIdx.x / 128, 0);
@@ -67,7 +66,7 @@ __device__ __forceinline__ void sm90_backward(const Sm90BackwardArguments& a) {
     if (threadIdx.x == 0) {
       BackwardLoader<Config> loader(a, smem);
       loader.run();
-    } else if (c.stages_dq && (warp == 1 || warp == 2)) {
+    } else if ((c.stages_dq || c.is_deterministic) && (warp == 1 || warp == 2)) {
       BackwardCarrier<Config> carrier{a, smem, warp - 1, static_cast<int>(threadIdx.x & 31)};
       carrier.run();
     }

@@ -76,8 +76,8 @@ struct BackwardLoader {
 
 // ---- Carriers ----
 
-// Adds what a consumer warp group has staged of dQ to the sums in memory. One warp; a consumer warp's quarter lies in one piece
-// there.
+// Adds what a consumer warp group has staged of dQ to the sums in memory, and ends its turns at them where order counts. One warp;
+// a consumer warp's quarter lies in one piece there.
 template <class Config>
 struct BackwardCarrier {
   static constexpr Sm90BackwardConfig c = Config::value;
@@ -87,17 +87,6 @@ struct BackwardCarrier {
   unsigned smem;
   int group, lane;
 
-  // Sums of a query tile are added to in the order of the key tiles: its counter moves by one for each warp group that has added.
-  __device__ __forceinline__ void await_turn(const unsigned* turn, int m) const {
-    if (lane == 0) {
-      const unsigned task = smem + at.task;
-      const unsigned before = c.dq_groups() * (get_key_tile(task) - first_key_tile<Config>(task, a, m));
-      while (load_acquire(turn) < before) {
-      }
-    }
-    __syncwarp();
-  }
-
   // Part `part` of the walk's tile of `head`, which is staged; the last one ends the turn. Addresses are made anew each time: this
   // warp has hardly any registers.
   __device__ __forceinline__ void carry(int m, int head, int part) const {
@@ -105,7 +94,10 @@ struct BackwardCarrier {
     const int column = c.splits_rows() ? 0 : (group + part * c.kGroups) * c.kSlab, row = c.splits_rows() ? group * 64 : 0;
     const long long first = head * a.params.stat_rows + get_stat_row(task) + m * c.tile_q;
     unsigned* const turn = a.turns + first / c.tile_q;
-    if (c.is_deterministic && part == 0) await_turn(turn, m);
+    if (c.is_deterministic && part == 0) {
+      if (lane == 0) await_key_tiles<Config>(task, a, turn, m);
+      __syncwarp();
+    }
     if (lane < 4) {
       bulk_add(a.params.dq_sums + (first + row + lane * 16) * c.d + column * 16,
                smem + at.dq + group * at.part + lane * (at.part / 4), min(c.dq_columns(), c.d - column) * 64, kEvictLast);
@@ -124,20 +116,31 @@ struct BackwardCarrier {
     if (lane == 0) add_release(turn, 1);
   }
 
+  // What the consumers have added themselves ends its turn here: the fence takes long.
+  __device__ __forceinline__ void end_turn(int m, int head) const {
+    if (lane != 0) return;
+    barrier_arrive(smem + at.dq_empty + 8 * group);
+    fence_device();
+    add_release(a.turns + (head * a.params.stat_rows + get_stat_row(smem + at.task)) / c.tile_q + m, 1);
+  }
+
   __device__ __forceinline__ void run() {
     const TaskHeads heads = get_heads(smem + at.task);
-    const int count = heads.steps() * c.dq_slabs(group);
+    const int parts = c.stages_dq ? c.dq_slabs(group) : min(c.dq_slabs(group), 1), count = heads.steps() * parts;
     int head = heads.first, part = 0;
     QueryWalk<Config> walk(smem + at.task);
 #pragma unroll 1
     for (int i = 0; i < count; ++i) {
       barrier_wait(smem + at.dq_full + 8 * group, i & 1);
-      carry(walk.m, head, part);
-      if (++part < c.dq_slabs(group)) continue;
+      if constexpr (c.stages_dq)
+        carry(walk.m, head, part);
+      else
+        end_turn(walk.m, head);
+      if (++part < parts) continue;
       part = 0;
       if (walk.advance(smem + at.task)) ++head;
     }
-    if (lane < 4) tma_store_wait();
+    if (c.stages_dq && lane < 4) tma_store_wait();
   }
 };
 

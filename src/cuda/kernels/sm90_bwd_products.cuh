@@ -130,12 +130,20 @@ struct BackwardProducts : BackwardScores<Config> {
            lane * 4;
   }
   __device__ __forceinline__ void advance_sums() {
+    constexpr bool backwards = QueryWalk<Config>::kBackwards;
     const TileRange tiles = get_heads(smem + at.task).tiles;
-    sums += kTileQ * c.d;
-    if (++sums_m == tiles.last) {
-      sums += (a.params.stat_rows - (tiles.last - tiles.first) * kTileQ) * c.d;
-      sums_m = tiles.first;
+    sums += (backwards ? -1 : 1) * kTileQ * c.d;
+    sums_m += backwards ? -1 : 1;
+    if (sums_m == (backwards ? tiles.first - 1 : tiles.last)) {
+      const int count = tiles.last - tiles.first;
+      sums += (a.params.stat_rows + (backwards ? count : -count) * kTileQ) * c.d;
+      sums_m = backwards ? tiles.last - 1 : tiles.first;
     }
+  }
+  // Until the key tiles before this one have added to the sums of sums_m.
+  __device__ __forceinline__ void await_turn() const {
+    if (lane == 0) await_key_tiles<Config>(smem + at.task, a, a.turns + (sums - a.params.dq_sums) / (kTileQ * c.d), sums_m);
+    __syncwarp();
   }
 
   // Part kPart (of kParts) of a step's dQ, whose product is done, on its way to memory. Staged, it leaves once it is released.
@@ -151,11 +159,18 @@ struct BackwardProducts : BackwardScores<Config> {
     } else {
       constexpr int first = kPart * c.kGroups * c.kSlab;  // column, beside the warp group's first
       const int valid = c.splits_rows() ? runs : min(runs, (c.d - first - group * c.kSlab) / 8);
+      if constexpr (c.is_deterministic && kPart == 0) await_turn();
 #pragma unroll
       for (int j = 0; j < runs; ++j)
         if (c.d % c.kSlab == 0 || c.d < c.kSlab || j < valid)
           add_global_float4(sums + first * 16 + j * 128, dQ[4 * j], dQ[4 * j + 1], dQ[4 * j + 2], dQ[4 * j + 3]);
-      if constexpr (kPart == kParts - 1) advance_sums();
+      if constexpr (kPart == kParts - 1) {
+        advance_sums();
+        if constexpr (c.is_deterministic) {
+          barrier_wait(smem + at.dq_empty + 8 * group, (step & 1) ^ 1);
+          release(at.dq_full, group);  // a carrier ends the turn
+        }
+      }
     }
   }
 

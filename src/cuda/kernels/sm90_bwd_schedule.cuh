@@ -3,6 +3,7 @@
 #pragma once
 
 #include "cuda/kernels/ptx/async_copy.cuh"
+#include "cuda/kernels/ptx/order.cuh"
 #include "cuda/kernels/ptx/tma.cuh"
 #include "cuda/kernels/ptx/warpgroup.cuh"
 #include "cuda/kernels/sm90_bwd_configs.h"
@@ -123,6 +124,14 @@ __device__ __forceinline__ int first_key_tile(unsigned task, const Sm90BackwardA
   int lo = 0;
   if (a.params.window_left >= 0) lo = max(lo, diagonal - static_cast<int>(min(a.params.window_left, kFarAway)));
   return min(lo, request.x) / Config::value.tile_k();
+}
+
+// Sums of a query tile are added to in the order of the key tiles: its counter moves by one for each warp group that has added.
+template <class Config>
+__device__ __forceinline__ void await_key_tiles(unsigned task, const Sm90BackwardArguments& a, const unsigned* turn, int m) {
+  const unsigned before = Config::value.dq_groups() * (get_key_tile(task) - first_key_tile<Config>(task, a, m));
+  while (load_acquire(turn) < before) {
+  }
 }
 
 template <class Config>
