@@ -8,6 +8,7 @@
 #include "cuda/entries/tuning.h"
 
 #include <algorithm>
+#include <bit>
 
 namespace flash_attn::cuda {
 namespace {
@@ -62,6 +63,21 @@ Status check_maps(const Problem& p, const Sm90BackwardMaps& maps) {
 }
 
 int64_t key_tiles(const Problem& p, const Sm90BackwardConfig& c) { return (p.max_s_k + c.tile_k() - 1) / c.tile_k(); }
+
+// Key heads that are swept together. With all tiles alike one at a time serves best. Else they are as many as even blocks out,
+// while the L2 cache holds what it must of their queries and sums of dq: causal tiles take unequal time, and blocks that add in
+// order wait for those of the key tiles before, fewer of which run at a time the more heads there are. Powers of two leave no small
+// section behind. Measured (docs/notes/2026-11-24-hopper-backward.md).
+int64_t section_heads(const Problem& p, const DeviceInfo& device, const Sm90BackwardConfig& c) {
+  constexpr int64_t kMostSection = 16;
+  if (c.mask == KeyMask::none && !c.is_deterministic) return 1;
+  if (!c.is_wide() && (c.mask == KeyMask::right || c.is_deterministic))
+    return c.mask == KeyMask::none ? kMostSection / 2 : kMostSection;
+  const int64_t bytes = std::max<int64_t>(p.max_s_q * p.group * (6 * c.d + 2 * c.d_v), 1);
+  int64_t cached = device.l2_bytes / 2;
+  if (c.is_deterministic) cached = device.l2_bytes * 3 / 5 * (c.mask == KeyMask::none ? 1 : 4);
+  return static_cast<int64_t>(std::bit_floor(static_cast<uint64_t>(std::clamp<int64_t>(cached / bytes, 1, kMostSection))));
+}
 
 }  // namespace
 
@@ -151,15 +167,7 @@ Sm90BackwardArguments shape_sm90_backward(const Problem& p, const DeviceInfo& de
   to.group = static_cast<int>(p.group);
   to.tiles_k = static_cast<int>(key_tiles(p, c));
   to.units = static_cast<int>(p.b * p.h_k);
-  // Key heads whose queries, and sums of dq, half of the L2 cache holds are swept together: where tiles take unequal time or wait
-  // for each other, that evens blocks out; under causal masks enough of them that no long block comes last (of wide heads, whose
-  // sums would then fill the cache, 16 at a time took a quarter longer).
-  constexpr int64_t kMostSection = 16;
-  const int64_t bytes = std::max<int64_t>(p.max_s_q * p.group * (6 * c.d + 2 * c.d_v), 1);
-  const bool is_even = c.mask == KeyMask::none && !c.is_deterministic;
-  const int64_t least = c.mask == KeyMask::right && !c.is_deterministic && !c.is_wide() ? kMostSection : 1;
-  const int64_t heads = is_even ? 1 : std::clamp<int64_t>(device.l2_bytes / 2 / bytes, least, kMostSection);
-  to.section = static_cast<int>(std::clamp<int64_t>(heads, 1, std::max<int64_t>(to.units, 1)));
+  to.section = static_cast<int>(std::clamp<int64_t>(section_heads(p, device, c), 1, std::max<int64_t>(to.units, 1)));
   to.batch_rows_q = static_cast<int>(batch_rows(maps.q));
   to.batch_rows_k = static_cast<int>(batch_rows(maps.k));
   to.scale_log2 = p.scale * kLog2E;

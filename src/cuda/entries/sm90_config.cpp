@@ -104,15 +104,21 @@ void tile_narrow(const Burden& burden, bool is_tall, Sm90ForwardConfig* c) {
   const bool is_easy = c->mask != KeyMask::interval && !c->is_paged && (c->is_dynamic || !c->has_lengths);
   const bool is_tight = c->is_paged || (c->has_softcap && c->mask == KeyMask::interval);
   use_three_groups(is_easy ? 128 : (is_tight ? 96 : 112), c);
+  if (c->mask == KeyMask::interval) c->stages = 5;  // rows further down see other keys: warp groups drift apart
   c->takes_turns = true;
   if (is_easy) c->consumer_registers = 160, c->producer_registers = 32;
   if (c->has_dropout) c->tile_k = is_easy && !c->has_alibi && !c->has_softcap ? (c->mask == KeyMask::none ? 112 : 96) : 80;
 }
 
-void tile_middle(const Burden& burden, bool is_long, Sm90ForwardConfig* c) {
+void tile_middle(const Problem& p, const Burden& burden, bool is_long, Sm90ForwardConfig* c) {
   c->shares_q_buffer = c->slabs_v() <= c->slabs();
   // Pages' boxes would be of 16 rows in tiles of 80 keys: they stay in tall tiles of two groups.
-  if (burden.is_lean && is_long && c->shares_q_buffer && c->groups == 2 && !c->is_paged) return use_three_groups(80, c);
+  if (burden.is_lean && is_long && c->shares_q_buffer && c->groups == 2 && !c->is_paged) {
+    use_three_groups(80, c);
+    constexpr int64_t kNarrowWindow = 2048;
+    if (c->mask == KeyMask::interval && visible_keys(p) <= kNarrowWindow) c->tile_k = 64, c->stages = 4;
+    return;
+  }
   c->tile_k = burden.is_heaviest ? 32 : (burden.is_heavy ? 64 : 128);
   if (c->has_dropout) {
     c->tile_k = std::min(c->tile_k, c->is_paged ? 64 : (c->mask == KeyMask::none ? 128 : 112));
@@ -153,7 +159,7 @@ Status set_schedule(const Problem& p, const DeviceInfo& device, bool packs, Sm90
   if (widest > 128)
     tile_wide(p, burden, c);
   else if (widest > 64)
-    tile_middle(burden, is_tall && is_long, c);
+    tile_middle(p, burden, is_tall && is_long, c);
   else
     tile_narrow(burden, is_tall, c);
   if (!is_batch_invariant(p)) shorten_blocks(visible_keys(p), c);
