@@ -228,7 +228,7 @@ void add_splits(Cases* cases) {
   add("decode", [](CaseSpec&) {});
   add("decode_mha", [](CaseSpec& s) { s.h_q = s.h_k = 3; });
   add("decode_d128_gqa8", [](CaseSpec& s) { s.d = 128, s.h_q = 8, s.h_k = 1; });
-  add("decode_many_splits", [](CaseSpec& s) { s.s_k = 4000, s.lengths_k = {4000, 1500}, s.h_q = 4, s.h_k = 1; });
+  add("decode_many_splits", [](CaseSpec& s) { s.s_k = 4000, s.lengths_k = {4000, 1500}, s.h_q = s.h_k = 1; });
   add("decode_odd_dims", [](CaseSpec& s) { s.d = 77, s.d_v = 51; });
   add("decode_paged", [](CaseSpec& s) { s.key_layout = KeyLayout::paged; });
   add("decode_sink_window", [](CaseSpec& s) { s.sink = true, s.window_left = 900, s.first_keys = 5; });

@@ -25,6 +25,7 @@ Problem dense_problem(const CaseSpec& spec) {
   desc.v = desc.k;
   desc.o = desc.q;
   desc.mask_kind = spec.mask_kind;
+  desc.diagonal = spec.diagonal;
   desc.flags = spec.flags;
   desc.num_splits = spec.num_splits;
   desc.split_size = spec.split_size;
@@ -176,6 +177,69 @@ TEST(Sm90Plan, SplitsAreMergedWithinTheLaunch) {
     EXPECT_GE(size.scratch_bytes, device.multiprocessors / 2 * 4 * (128 + 2) * sizeof(float));
     EXPECT_EQ(size.state_bytes, (2 + 8) * sizeof(unsigned));
   }
+}
+
+const DeviceInfo& hopper() { return kDevices[2]; }
+
+std::string hopper_text(const CaseSpec& spec) {
+  Plan* raw = nullptr;
+  const Problem problem = dense_problem(spec);
+  const Status status = cuda::kSm90ForwardEntry.plan(problem, hopper(), &raw);
+  EXPECT_TRUE(status.ok()) << status.message();
+  return std::unique_ptr<Plan>(raw)->text();
+}
+
+bool contains(const std::string& text, const std::string& part) { return text.find(part) != text.npos; }
+
+// Splits and keys of a step of 132 multiprocessors: one wave of blocks, merged within the launch where that was measured to pay.
+TEST(Sm90Plan, SplitsFillOneWave) {
+  struct Row {
+    int64_t batch, s_q, s_k, h_q, h_k, d;
+    int splits;
+    bool merges;
+    int tile_k;
+  };
+  for (const Row& row : {Row{1, 1, 1024, 32, 8, 128, 16, true, 64}, Row{1, 1, 131072, 32, 8, 128, 16, true, 128},
+                         Row{16, 1, 8192, 32, 8, 128, 1, false, 128}, Row{16, 1, 32768, 64, 8, 128, 1, false, 128},
+                         Row{32, 1, 8192, 32, 8, 64, 1, false, 128}, Row{8, 4, 4096, 32, 8, 128, 2, false, 128},
+                         Row{1, 1, 131072, 16, 4, 128, 33, false, 128}, Row{1, 1, 1024, 16, 4, 128, 16, true, 64}}) {
+    CaseSpec spec = {.name = "wave", .batch = row.batch, .s_q = row.s_q, .s_k = row.s_k, .h_q = row.h_q, .h_k = row.h_k};
+    spec.d = row.d;
+    const std::string text = hopper_text(spec);
+    EXPECT_TRUE(contains(text, " " + std::to_string(row.splits) + " splits")) << spec << text;
+    EXPECT_TRUE(contains(text, row.merges ? "merges_splits=1" : "merges_splits=0")) << text;
+    EXPECT_TRUE(contains(text, row.splits > 1 && !row.merges ? "row_warps=0" : "row_warps=1")) << text;
+    EXPECT_TRUE(contains(text, " tile_k=" + std::to_string(row.tile_k) + " ")) << text;
+  }
+}
+
+TEST(Sm90Plan, ThreeBlocksShareAMultiprocessorOverVeryFewKeys) {
+  CaseSpec spec = {.name = "few", .batch = 9, .s_q = 648, .s_k = 18, .h_q = 16, .h_k = 2, .d = 64};
+  EXPECT_TRUE(contains(hopper_text(spec), "groups=1 tile_k=32 "));
+  for (const int64_t s_q : {1, 64, 65, 648}) {
+    for (const int64_t s_k : {1, 32, 33, 64}) {
+      spec.s_q = s_q;
+      spec.s_k = s_k;
+      const std::string text = hopper_text(spec);
+      EXPECT_TRUE(contains(text, "blocks_per_sm=3 consumer_registers=112 producer_registers=48")) << spec << text;
+      EXPECT_TRUE(contains(text, s_k > 32 ? "groups=1 tile_k=64 " : "groups=1 tile_k=32 ")) << spec << text;
+    }
+  }
+  spec.s_k = 65;
+  EXPECT_FALSE(contains(hopper_text(spec), "blocks_per_sm=3"));
+  spec.s_k = 64;
+  spec.flags = FA_FLAG_BATCH_INVARIANT;
+  EXPECT_FALSE(contains(hopper_text(spec), "blocks_per_sm=3"));
+  spec.flags = 0;
+  spec.d = 72;
+  EXPECT_FALSE(contains(hopper_text(spec), "blocks_per_sm=3"));
+  // The diagonal leaves no row more than 23 of many keys.
+  spec = {.name = "hidden", .batch = 9, .s_q = 23, .s_k = 4052, .h_q = 224, .h_k = 14, .d = 64};
+  EXPECT_FALSE(contains(hopper_text(spec), "blocks_per_sm=3"));
+  spec.mask_kind = FA_MASK_CAUSAL;
+  spec.diagonal = FA_DIAGONAL_TOP_LEFT;
+  EXPECT_TRUE(contains(hopper_text(spec), "groups=1 tile_k=32 ")) << hopper_text(spec);
+  EXPECT_TRUE(contains(hopper_text(spec), "blocks_per_sm=3"));
 }
 
 TEST(Sm80Plan, RefusalsSayWhatIsServed) {

@@ -176,24 +176,52 @@ void add_long_rows(Collector* collector) {
   }
 }
 
-// Few query rows of stacked heads: decoding over many keys, which are split, and very few keys.
+fa_attention_desc stacked(int64_t batch, int64_t rows, int64_t keys, int64_t d) {
+  fa_attention_desc desc = plain(FA_DTYPE_BF16, d, d);
+  desc.q = desc.o = tensor(FA_DTYPE_BF16, {batch, rows, 4 * kHeads, d});
+  desc.k = desc.v = tensor(FA_DTYPE_BF16, {batch, keys, kHeads, d});
+  desc.lse = tensor(FA_DTYPE_F32, {batch, 4 * kHeads, rows});
+  desc.num_splits = 0;
+  return desc;
+}
+
+void add_with_pages(fa_attention_desc desc, Collector* collector) {
+  collector->add(desc);
+  lengths(&desc);
+  collector->add(desc);
+  constexpr int64_t kPage = 64;
+  const int64_t batch = desc.q.shape[0], pages = (desc.k.shape[1] + kPage - 1) / kPage, d = desc.k.shape[3];
+  desc.kv_layout = FA_KV_PAGED;
+  desc.block_table = tensor(FA_DTYPE_I32, {batch, pages});
+  desc.k = desc.v = tensor(FA_DTYPE_BF16, {batch * pages, kPage, kHeads, d});
+  collector->add(desc);
+}
+
+// Few query rows of stacked heads: decoding over many keys, which are split where requests are few, and very few keys, also of
+// many rows and of rows that only threads can move.
 void add_few_rows(Collector* collector) {
   for (const int64_t d : {64, 128, 256}) {
-    for (const auto& [rows, keys] : {std::pair<int64_t, int64_t>{1, 8192}, {8, 8192}, {64, 48}, {23, 48}}) {
-      fa_attention_desc desc = plain(FA_DTYPE_BF16, d, d);
-      desc.q = desc.o = tensor(FA_DTYPE_BF16, {8, rows, 4 * kHeads, d});
-      desc.k = desc.v = tensor(FA_DTYPE_BF16, {8, keys, kHeads, d});
-      desc.lse = tensor(FA_DTYPE_F32, {8, 4 * kHeads, rows});
-      desc.num_splits = 0;
-      if (rows > 1) causal(&desc);
+    for (const int64_t batch : {2, 8, 40}) add_with_pages(stacked(batch, 1, 8192, d), collector);
+    for (const auto& [rows, keys] : {std::pair<int64_t, int64_t>{8, 8192}, {64, 48}, {23, 48}}) {
+      fa_attention_desc desc = stacked(8, rows, keys, d);
+      causal(&desc);
       collector->add(desc);
-      if (rows > 1) continue;
-      lengths(&desc);
-      collector->add(desc);
-      desc.kv_layout = FA_KV_PAGED;
-      desc.block_table = tensor(FA_DTYPE_I32, {8, keys / 64});
-      desc.k = desc.v = tensor(FA_DTYPE_BF16, {8 * keys / 64, 64, kHeads, d});
-      collector->add(desc);
+    }
+  }
+  for (const int64_t d : {63, 64}) {
+    for (const int64_t rows : {1, 600}) {
+      for (const int64_t keys : {18, 48}) {
+        fa_attention_desc desc = stacked(8, rows, keys, d);
+        add_with_pages(desc, collector);
+        causal(&desc);
+        add_with_pages(desc, collector);
+        desc.scale = -1;
+        desc.q.stride[2] += 1;  // rows of q begin at any element
+        desc.q.stride[1] += 4 * kHeads;
+        desc.q.stride[0] += rows * 4 * kHeads;
+        output(&desc);
+        add_with_pages(desc, collector);
+      }
     }
   }
 }

@@ -17,7 +17,6 @@ namespace {
 constexpr int64_t kLongKeys = 1024;  // from here on, tall tiles with short key blocks
 constexpr int64_t kMostItems = (int64_t{1} << 31) - 256;
 constexpr int64_t kLeastSection = 16;
-constexpr int64_t kFewKeys = 64;
 
 bool is_batch_invariant(const Problem& p) { return (p.flags & FA_FLAG_BATCH_INVARIANT) != 0; }
 
@@ -151,8 +150,8 @@ Status set_schedule(const Problem& p, const DeviceInfo& device, bool packs, Sm90
   c->shifts_heads = std::max(c->d, c->d_v) > 128 && may_shift_heads(p, *c);
   c->overlaps_tiles = true;
   c->row_warps = c->gathers_q && !c->gathers_k;
-  c->merges_splits = c->has_splits && may_merge(p, device, packs, *c);
-  c->reads_once = false;
+  c->is_dynamic = (c->mask != KeyMask::none || c->has_lengths) && p.may_use_workspace;
+  c->merges_splits = c->reads_once = false;
   c->blocks_per_sm = 1;
   share_registers(burden, c);
   const int widest = std::max(c->d, c->d_v);
@@ -163,15 +162,16 @@ Status set_schedule(const Problem& p, const DeviceInfo& device, bool packs, Sm90
   else
     tile_narrow(burden, is_tall, c);
   if (!is_batch_invariant(p)) shorten_blocks(visible_keys(p), c);
-  if (c->groups == 1) tile_few_rows(p, device, packs, burden.is_heavy, c);
+  if (is_batch_invariant(p) || !tile_few_keys(p, device, burden.is_heavy, c))
+    if (c->groups == 1) tile_few_rows(p, device, packs, burden.is_heavy, c);
   if (c->has_bool_mask && c->tile_k > 32) c->tile_k -= c->tile_k % 32;  // words of bits
   // Fewer instructions, and a vote: no gain beside the products of wide heads, nor where two groups wait for a masked step.
   // Far from the diagonal, ALiBi makes scores negative on both sides.
   c->integer_tops = widest <= 128 && (c->mask == KeyMask::none ? !c->has_alibi : c->groups == 3);
   // tanh and the exponential share a unit, which takes twice as long as both products at d 64.
   c->polynomial_exp = c->has_softcap && widest <= 64 ? 1 : 0;
-  // Rows of the table were measured where maps move the tensors and keys are not split.
-  if (!c->gathers_q && !c->gathers_k && !c->has_splits) apply_tuned_sm90(classify(p, device), c);
+  // Rows of the table were measured where maps move the tensors, keys are not split and a block has its multiprocessor alone.
+  if (!c->gathers_q && !c->gathers_k && !c->has_splits && c->blocks_per_sm == 1) apply_tuned_sm90(classify(p, device), c);
   while (Sm90Layout(*c).total > device.shared_bytes && c->stages > 2) --c->stages;
   while (Sm90Layout(*c).total > device.shared_bytes && c->tile_k > 16)
     c->tile_k = c->is_paged ? c->tile_k / 2 : c->tile_k - (c->has_bool_mask && c->tile_k > 32 ? 32 : 16);
@@ -205,7 +205,6 @@ void set_features(const Problem& p, Sm90ForwardConfig* c) {
   c->row_d_v = c->d_v;
   set_score_features(p, c);
   c->is_scaled = scales_scores(p);
-  c->is_dynamic = (c->mask != KeyMask::none || c->has_lengths) && p.may_use_workspace;
 }
 
 // What threads need to know of the rows that they move.

@@ -1,5 +1,5 @@
-// The choices of the Hopper forward kernel where query rows are few, decoding above all, and how keys are split and the parts
-// merged. Functions of the problem and the device alone.
+// The choices of the Hopper forward kernel where query rows are few, decoding above all, or keys are very few, and how keys are
+// split and the parts merged. Functions of the problem and the device alone.
 #pragma once
 
 #include "core/backend.h"
@@ -16,11 +16,14 @@ namespace flash_attn::cuda {
 int64_t count_tiles(const Problem& problem, bool packs, int tile_q);
 int64_t rows_of_tile(const Problem& problem, bool packs, int tile_q);
 
-// May the kernel merge splits itself? Who finishes a tile's last one does it alone: few rows of few splits, few tiles to count for.
-bool may_merge(const Problem& problem, const DeviceInfo& device, bool packs, const Sm90ForwardConfig& config);
+constexpr int64_t kFewKeys = 64;
+
+// Over kFewKeys at most: three blocks of 64 rows share a multiprocessor, however many rows there are. False, and nothing changed,
+// where registers or shared memory are too few for that.
+bool tile_few_keys(const Problem& problem, const DeviceInfo& device, bool is_heavy, Sm90ForwardConfig* config);
 
 // A tile of few rows waits for memory: as much of it as can be is on its way, and items are drawn, since multiprocessors get
-// unequal shares of the bandwidth. Very few keys: two blocks share a multiprocessor, as an item is one chain of waits.
+// unequal shares of the bandwidth. Two blocks share a multiprocessor over one or two blocks of keys.
 void tile_few_rows(const Problem& problem, const DeviceInfo& device, bool packs, bool is_heavy, Sm90ForwardConfig* config);
 
 // Few tiles over many keys leave multiprocessors idle: cut the keys so that about every one has work.
