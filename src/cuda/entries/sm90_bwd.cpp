@@ -7,6 +7,7 @@
 #include "cuda/entries/planned_kernel.h"
 #include "cuda/entries/sm90_bwd_config.h"
 #include "cuda/jit/wgmma_text.h"
+#include "cuda/kept_map.h"
 
 #include <algorithm>
 #include <new>
@@ -69,7 +70,7 @@ class Sm90BackwardPlan final : public Plan {
     arguments.params = passes_.bind(args, workspace.scratch);
     FA_TRY(passes_.run_before(stream, run_flags, arguments.params));
     if (blocks() > 0) {
-      FA_TRY(encode_maps(args, &arguments));
+      FA_TRY(bind_maps(args, &arguments));
       if (turn_bytes_ > 0) FA_TRY(clear_turns(workspace, stream, &arguments));
       FA_TRY(kernel_.launch(static_cast<CUstream>(stream), run_flags,
                             {static_cast<unsigned>(blocks()), static_cast<unsigned>(Sm90BackwardConfig::kThreads),
@@ -83,16 +84,16 @@ class Sm90BackwardPlan final : public Plan {
   int blocks() const { return arguments_.units * arguments_.tiles_k; }
 
   // Tensors without elements need no pointer, but a map does.
-  Status encode_maps(const fa_attention_args& args, Sm90BackwardArguments* to) const {
-    const auto encode = [&args](const MapShape& shape, const void* base, TensorMap* map) {
-      return encode_map(shape, base ? base : args.dk, map);
+  Status bind_maps(const fa_attention_args& args, Sm90BackwardArguments* to) const {
+    const auto bind = [&args](const KeptMap& kept, const MapShape& shape, const void* base, TensorMap* map) {
+      return kept.bind(shape, base ? base : args.dk, map);
     };
-    FA_TRY(encode(maps_.q, args.q, &to->q));
-    FA_TRY(encode(maps_.k, args.k, &to->k));
-    FA_TRY(encode(maps_.v, args.v, &to->v));
-    FA_TRY(encode(maps_.dout, args.dout, &to->dout));
-    FA_TRY(encode(maps_.dk, args.dk, &to->dk));
-    return encode(maps_.dv, args.dv, &to->dv);
+    FA_TRY(bind(q_map_, maps_.q, args.q, &to->q));
+    FA_TRY(bind(k_map_, maps_.k, args.k, &to->k));
+    FA_TRY(bind(v_map_, maps_.v, args.v, &to->v));
+    FA_TRY(bind(dout_map_, maps_.dout, args.dout, &to->dout));
+    FA_TRY(bind(dk_map_, maps_.dk, args.dk, &to->dk));
+    return bind(dv_map_, maps_.dv, args.dv, &to->dv);
   }
 
   Status clear_turns(const fa_workspace& workspace, void* stream, Sm90BackwardArguments* to) const {
@@ -106,6 +107,7 @@ class Sm90BackwardPlan final : public Plan {
 
   Sm90BackwardConfig config_;
   Sm90BackwardMaps maps_;
+  KeptMap q_map_, k_map_, v_map_, dout_map_, dk_map_, dv_map_;
   Sm90BackwardArguments arguments_;
   BackwardPasses passes_;
   size_t turn_bytes_;

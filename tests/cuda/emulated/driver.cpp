@@ -89,6 +89,16 @@ CUresult encode_map(void* map, int, unsigned rank, void* base, const uint64_t* e
   return kCudaSuccess;
 }
 
+CUresult replace_address(void* map, void* base) {
+  if (reinterpret_cast<uintptr_t>(base) % 16 != 0) return kCudaErrorInvalidValue;
+  emulated::Map made;
+  std::memcpy(&made, map, sizeof(made));
+  if (made.magic != emulated::kMapMagic) return kCudaErrorInvalidValue;
+  made.base = reinterpret_cast<uint64_t>(base);
+  std::memcpy(map, &made, sizeof(made));
+  return kCudaSuccess;
+}
+
 struct Known {
   const char* name;
   void* address;
@@ -112,6 +122,7 @@ const Known kKnown[] = {
     {"cuKernelGetFunction", reinterpret_cast<void*>(get_function)},
     {"cuLaunchKernelEx", reinterpret_cast<void*>(launch)},
     {"cuTensorMapEncodeTiled", reinterpret_cast<void*>(encode_map)},
+    {"cuTensorMapReplaceAddress", reinterpret_cast<void*>(replace_address)},
     {"cuMemAlloc", reinterpret_cast<void*>(allocate)},
     {"cuMemFree", reinterpret_cast<void*>(release)},
     {"cuMemGetInfo", reinterpret_cast<void*>(memory_info)},
