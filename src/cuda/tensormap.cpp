@@ -4,7 +4,6 @@
 #include "cuda/driver.h"
 
 #include <algorithm>
-#include <limits>
 
 namespace flash_attn::cuda {
 namespace {
@@ -14,7 +13,6 @@ constexpr int64_t kLargestStride = int64_t{1} << 40;  // bytes, exclusive
 constexpr uint64_t kMapRows = uint64_t{1} << 30;      // as in kernels/sm90_items.cuh
 constexpr uint64_t kWrapBytes = uint64_t{1} << 35;    // times kMapRows is a whole number of address spaces
 constexpr uint64_t kUnbounded = 0x7fff0000;
-constexpr int kPlaces = Sm90ForwardConfig::kPlaces;
 
 bool is_describable(int64_t extent, int64_t stride) {
   if (extent <= 1) return true;
@@ -30,54 +28,11 @@ int64_t row_extent(const MapShape& shape) { return shape.has_lengths ? std::max(
 
 uint64_t at_least_one(int64_t extent) { return static_cast<uint64_t>(std::max<int64_t>(extent, 1)); }
 
-int64_t last_head_offset(const MapShape& shape) { return shape.heads <= 1 ? 0 : (shape.heads - 1) * shape.axes.head; }
-
-// Loose heads lie in order, one on the other or so far apart that the last is the only one behind which memory may end.
-bool has_describable_heads(const MapShape& shape) {
-  if (!shape.has_loose_heads) return is_describable(shape.heads, shape.axes.head);
-  if (shape.heads <= 1 || shape.axes.head == 0) return true;
-  return shape.axes.head >= kPlaces && shape.axes.head <= (std::numeric_limits<int>::max() - kPlaces) / (shape.heads - 1);
-}
-
-// How a map steps over heads, or over 16 bytes where those are loose.
-struct HeadSteps {
-  uint64_t columns, extent, stride;
-};
-
-HeadSteps loose_steps(const MapShape& shape, const void* base, int64_t columns) {
-  return {static_cast<uint64_t>(columns), static_cast<uint64_t>((skew_of(base) + last_head_offset(shape)) / kPlaces + 1), 16};
-}
-
-Status encode(const MapShape& shape, const void* base, const HeadSteps& heads, TensorMap* map) {
-  const Driver* driver = nullptr;
-  FA_TRY(get_driver(&driver));
-  const uint64_t row = stride_bytes(row_extent(shape), shape.axes.row);
-  const uint64_t plain_extents[5] = {heads.columns, at_least_one(shape.rows), heads.extent, at_least_one(shape.batches), 1};
-  const uint64_t plain_strides[4] = {row, heads.stride, stride_bytes(shape.batches, shape.axes.batch), 16};
-  const uint64_t length_extents[5] = {heads.columns, kMapRows, kUnbounded, kUnbounded, heads.extent};
-  const uint64_t length_strides[4] = {row, row, kWrapBytes - row, heads.stride};
-  const uint32_t box[5] = {Sm90ForwardConfig::kSlab, static_cast<uint32_t>(shape.box_rows), 1, 1, 1};
-  const uint32_t steps[5] = {1, 1, 1, 1, 1};
-  // Enumerators of CUtensorMapDataType, ...Interleave, ...Swizzle, ...L2promotion and ...FloatOOBfill.
-  constexpr int kFloat16 = 6, kBfloat16 = 9, kNotInterleaved = 0, kSwizzle128 = 3, kPromote256 = 3, kFillZeros = 0;
-  const CUresult result = driver->cuTensorMapEncodeTiled(
-      reinterpret_cast<CUtensorMap*>(map), shape.dtype == DType::bf16 ? kBfloat16 : kFloat16, 5, const_cast<void*>(base),
-      shape.has_lengths ? length_extents : plain_extents, shape.has_lengths ? length_strides : plain_strides, box, steps,
-      kNotInterleaved, kSwizzle128, kPromote256, kFillZeros);
-  return result == kCudaSuccess ? Status() : driver_status(*driver, result, "encoding a tensor map");
-}
-
-// The map of loose heads with so many columns from a multiple of 16 bytes on.
-Status encode_loose(const MapShape& shape, const void* base, int64_t columns, TensorMap* map) {
-  const void* const aligned = static_cast<const char*>(base) - skew_of(base) * kElement;
-  return encode(shape, aligned, loose_steps(shape, base, columns), map);
-}
-
 }  // namespace
 
 MapFault find_fault(const MapShape& shape, int64_t alignment) {
-  if (alignment % 16 != 0 && !shape.has_loose_heads) return MapFault::alignment;
-  const bool served = is_describable(row_extent(shape), shape.axes.row) && has_describable_heads(shape) &&
+  if (alignment % 16 != 0) return MapFault::alignment;
+  const bool served = is_describable(row_extent(shape), shape.axes.row) && is_describable(shape.heads, shape.axes.head) &&
                       (shape.has_lengths || is_describable(shape.batches, shape.axes.batch));
   if (!served) return MapFault::strides;
   const bool counts_in_rows =
@@ -103,32 +58,23 @@ Status check_map(const char* name, const MapShape& shape, int64_t alignment) {
 }
 
 Status encode_map(const MapShape& shape, const void* base, TensorMap* map) {
-  return encode(shape, base, {at_least_one(shape.columns), at_least_one(shape.heads), stride_bytes(shape.heads, shape.axes.head)},
-                map);
-}
-
-int skew_of(const void* base, int64_t unit) {
-  return static_cast<int>(static_cast<int64_t>(reinterpret_cast<uintptr_t>(base)) % unit / kElement);
-}
-
-Status encode_places(const MapShape& shape, const void* base, TensorMap (&maps)[Sm90ForwardConfig::kPlaces]) {
-  bool is_made[kPlaces] = {};
-  const int64_t heads = std::clamp<int64_t>(shape.heads, 1, kPlaces);  // after so many the places repeat
-  for (int64_t head = 0; head < heads; ++head) {
-    const int64_t place = (skew_of(base) + (head == 0 ? 0 : head * shape.axes.head)) % kPlaces;
-    if (is_made[place]) continue;
-    FA_TRY(encode_loose(shape, base, place + shape.columns, &maps[place]));
-    is_made[place] = true;
-  }
-  return {};
-}
-
-Status encode_open_places(const MapShape& shape, const void* base, TensorMap (&maps)[2]) {
-  const int64_t last_place = (skew_of(base) + last_head_offset(shape)) % kPlaces;
-  FA_TRY(encode_loose(shape, base, last_place + shape.columns, &maps[1]));
-  // Heads one on the other all end as the last does.
-  const bool is_apart = last_head_offset(shape) > 0;
-  return encode_loose(shape, base, (is_apart ? kPlaces - 1 : last_place) + shape.columns, &maps[0]);
+  const Driver* driver = nullptr;
+  FA_TRY(get_driver(&driver));
+  const uint64_t row = stride_bytes(row_extent(shape), shape.axes.row), head = stride_bytes(shape.heads, shape.axes.head);
+  const uint64_t plain_extents[5] = {at_least_one(shape.columns), at_least_one(shape.rows), at_least_one(shape.heads),
+                                     at_least_one(shape.batches), 1};
+  const uint64_t plain_strides[4] = {row, head, stride_bytes(shape.batches, shape.axes.batch), 16};
+  const uint64_t length_extents[5] = {at_least_one(shape.columns), kMapRows, kUnbounded, kUnbounded, at_least_one(shape.heads)};
+  const uint64_t length_strides[4] = {row, row, kWrapBytes - row, head};
+  const uint32_t box[5] = {Sm90ForwardConfig::kSlab, static_cast<uint32_t>(shape.box_rows), 1, 1, 1};
+  const uint32_t steps[5] = {1, 1, 1, 1, 1};
+  // Enumerators of CUtensorMapDataType, ...Interleave, ...Swizzle, ...L2promotion and ...FloatOOBfill.
+  constexpr int kFloat16 = 6, kBfloat16 = 9, kNotInterleaved = 0, kSwizzle128 = 3, kPromote256 = 3, kFillZeros = 0;
+  const CUresult result = driver->cuTensorMapEncodeTiled(
+      reinterpret_cast<CUtensorMap*>(map), shape.dtype == DType::bf16 ? kBfloat16 : kFloat16, 5, const_cast<void*>(base),
+      shape.has_lengths ? length_extents : plain_extents, shape.has_lengths ? length_strides : plain_strides, box, steps,
+      kNotInterleaved, kSwizzle128, kPromote256, kFillZeros);
+  return result == kCudaSuccess ? Status() : driver_status(*driver, result, "encoding a tensor map");
 }
 
 }  // namespace flash_attn::cuda

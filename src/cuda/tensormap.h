@@ -17,7 +17,6 @@ struct MapShape {
   int box_rows = 64;
   bool has_lengths =
       false;  // rows by first_row's second scheme (kernels/sm90_items.cuh): strides between batches are not in the map
-  bool has_loose_heads = false;  // heads begin at any element (head_place, ibidem): neither base nor heads are aligned
 };
 
 // What keeps TMA from describing a tensor.
@@ -28,13 +27,5 @@ MapFault find_fault(const MapShape& shape, int64_t alignment);
 Status check_map(const char* name, const MapShape& shape, int64_t alignment);
 
 Status encode_map(const MapShape& shape, const void* base, TensorMap* map);
-
-// Maps of loose heads, by the place at which a head begins; those that no head needs stay as they are.
-Status encode_places(const MapShape& shape, const void* base, TensorMap (&maps)[Sm90ForwardConfig::kPlaces]);
-// Two that read a few columns past a head, but for the last head of all, whose map is the second.
-Status encode_open_places(const MapShape& shape, const void* base, TensorMap (&maps)[2]);
-
-// Elements from a multiple of so many bytes to the tensor; from the base of maps of loose heads.
-int skew_of(const void* base, int64_t unit = 16);
 
 }  // namespace flash_attn::cuda

@@ -124,8 +124,8 @@ std::vector<CaseSpec> tiled_rows() {
   return rows;
 }
 
-// Heads that begin at any element, in rows that begin at multiples of 16 bytes; where they are padded, NaN lies behind each. And
-// those that begin at multiples of 16 bytes but not of 32, which may be shifted.
+// Heads that begin at any element, which threads copy and shift; where they are padded, NaN lies behind each. And those that begin
+// at multiples of 16 bytes but not of 32, which maps may shift.
 std::vector<CaseSpec> loose_rows() {
   std::vector<CaseSpec> rows;
   const auto add = [&](const char* name, int64_t d, int64_t heads, auto&& change) {
@@ -175,7 +175,8 @@ TEST(Schedules, AgreeWithOracle) {
   spec.alibi = 1;
   EXPECT_EQ(check_on_gpu(spec, FA_DTYPE_F16, 2, Placement::aligned, 3), "");
   spec.alibi = 0;
-  for (const auto& [d, fields] : {std::pair{104, "sm90_fwd:shifts_heads=1"}, std::pair{136, "sm90_fwd:shifts_heads=0"}}) {
+  for (const auto& [d, fields] : {std::pair{104, "sm90_fwd:shifts_heads=1"}, std::pair{136, "sm90_fwd:shifts_heads=0"},
+                                  std::pair{100, "sm90_fwd:shifts_units=1"}, std::pair{50, "sm90_fwd:shifts_units=0"}}) {
     spec.d = d;
     ASSERT_EQ(setenv("FLASH_ATTN_TEST_KERNEL", fields, 1), 0);
     EXPECT_EQ(check_on_gpu(spec, FA_DTYPE_BF16, 3, Placement::aligned, 3), "") << fields;

@@ -66,13 +66,8 @@ void few_rows(fa_attention_desc* desc) {
   for (fa_tensor_desc* made : {&desc->bias, &desc->mask})
     if (made->dtype != FA_DTYPE_NONE) made->shape[2] = 8;
 }
-void loose(fa_attention_desc* desc) {
-  for (fa_tensor_desc* made : {&desc->q, &desc->k, &desc->v, &desc->o}) made->alignment = made->dtype == FA_DTYPE_F32 ? 4 : 2;
-}
-// Rows too begin at any element.
 void unaligned(fa_attention_desc* desc) {
-  loose(desc);
-  for (fa_tensor_desc* made : {&desc->q, &desc->k, &desc->v, &desc->o}) ++made->stride[1], made->stride[0] += made->shape[1];
+  for (fa_tensor_desc* made : {&desc->q, &desc->k, &desc->v, &desc->o}) made->alignment = made->dtype == FA_DTYPE_F32 ? 4 : 2;
 }
 void paged(fa_attention_desc* desc) {
   desc->kv_layout = FA_KV_PAGED;
@@ -101,8 +96,8 @@ void backward(fa_attention_desc* desc) {
 
 using Feature = void (*)(fa_attention_desc*);
 // A tree stands in the place of causal; the number of rows comes first, as other tensors follow it.
-constexpr Feature kFeatures[] = {few_rows, causal,  window, softcap, alibi, bias,  mask,     dropout,
-                                 splits,   lengths, output, paged,   tree,  loose, unaligned};
+constexpr Feature kFeatures[] = {few_rows, causal, window,  softcap, alibi, bias, mask,
+                                 dropout,  splits, lengths, output,  paged, tree, unaligned};
 constexpr unsigned kFeatureCount = sizeof(kFeatures) / sizeof(kFeatures[0]);
 
 class Collector {
@@ -173,6 +168,14 @@ void add_long_rows(Collector* collector) {
     for (const unsigned features : {0u, kCausal, kCausal | kLengths, kWindow | kSoftcap, kCausal | kAlibi, kWindow | kAlibi,
                                     kWindow | kDropout, kMask, kCausal | kLengths | kPaged})
       collector->add_with(desc, features);
+  }
+}
+
+// Heads that begin at no multiple of 16 bytes: of 2, 4 and 8 only, so that threads move rows.
+void add_unaligned_rows(Collector* collector) {
+  for (const int64_t d : {41, 81, 100, 129, 250}) {
+    collector->add_with(plain(FA_DTYPE_BF16, d, d), 0u);
+    collector->add_with(plain(FA_DTYPE_BF16, d, d), 2u);
   }
 }
 
@@ -287,6 +290,7 @@ std::vector<KernelRequest> compile_list() {
       for (const Sm90TunedRow& row : tuned_rows_sm90()) add_tuned_row(row, &collector);
       add_long_rows(&collector);
       add_few_rows(&collector);
+      add_unaligned_rows(&collector);
     }
     add_backward_rows(is_served_widely, &collector);
     if (!is_served_widely) continue;

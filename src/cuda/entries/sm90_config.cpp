@@ -225,6 +225,7 @@ void set_gathering(const Problem& p, Sm90Choice* choice) {
     c.row_d_v = static_cast<int>(p.d_v);
     c.access = std::min({c.access, access_of(p.k, 2, p.k_alignment), access_of(p.v, 2, p.v_alignment)});
   }
+  c.shifts_units = c.gathers_k && c.access < 8;
 }
 
 // The config's schedule and maps, as far as the obstacles are known.
@@ -253,7 +254,7 @@ Status choose_sm90(const Problem& p, const DeviceInfo& device, Sm90Choice* choic
   if (choice->packs) choice->obstacle_q = Obstacle::stacked_heads;
   // Boxes of pages divide the key tile, so there the schedule comes before what is in the way of maps; else it is made once.
   if (c.is_paged) FA_TRY(set_schedule_and_maps(p, device, choice));
-  find_obstacles(p, choice->packs, &c, &choice->maps, &choice->obstacle_q, &choice->obstacle_k);
+  find_obstacles(p, choice->packs, c, &choice->maps, &choice->obstacle_q, &choice->obstacle_k);
   FA_TRY(set_schedule_and_maps(p, device, choice));
   choice->splits = choose_splits_sm90(p, device, choice->packs, c);
   if (choice->splits > 1) {

@@ -14,6 +14,7 @@
 #include "cuda/launch.h"
 
 #include <algorithm>
+#include <cstdint>
 #include <new>
 
 namespace flash_attn::cuda {
@@ -30,7 +31,7 @@ const KernelForm kForwardForm = {"sm90_fwd",
                                  "cuda/kernels/sm90_fwd.cuh",
                                  "Sm90ForwardConfig",
                                  "__launch_bounds__(kConfig.threads(), kConfig.blocks_per_sm)",
-                                 "const __grid_constant__ Sm90ForwardArguments<kConfig.places()> arguments",
+                                 "const __grid_constant__ Sm90ForwardArguments arguments",
                                  "sm90_forward<Config>(arguments);",
                                  matrix_instructions};
 
@@ -42,6 +43,9 @@ CombineConfig combine_config(const Sm90ForwardConfig& config) {
   combine.has_lengths = config.has_lengths;
   return combine;
 }
+
+// Elements from a multiple of 32 bytes.
+int skew_of(const void* base) { return static_cast<int>(reinterpret_cast<uintptr_t>(base) % 32 / 2); }
 
 class Sm90Plan final : public Plan {
  public:
@@ -78,7 +82,6 @@ class Sm90Plan final : public Plan {
       text += "threads read q and write o, not tensor maps: " + query_obstacle_text(problem_, config(), choice_.obstacle_q) + "\n";
     if (config().gathers_k)
       text += "threads read k and v, not tensor maps: " + key_obstacle_text(problem_, config(), choice_.obstacle_k) + "\n";
-    if (config().has_loose_heads) text += "heads begin anywhere within 16 bytes: tensor maps for each place\n";
     return text + "config: " + kernel_.name();
   }
 
@@ -98,14 +101,7 @@ class Sm90Plan final : public Plan {
 
   Status run(const fa_attention_args& args, const fa_workspace& workspace, void* stream, uint32_t run_flags) const override {
     if (params_.items == 0) return {};
-    return config().has_loose_heads ? run_with<Sm90ForwardConfig::kPlaces>(args, workspace, stream, run_flags)
-                                    : run_with<1>(args, workspace, stream, run_flags);
-  }
-
- private:
-  template <int kPlaces>
-  Status run_with(const fa_attention_args& args, const fa_workspace& workspace, void* stream, uint32_t run_flags) const {
-    Sm90ForwardArguments<kPlaces> arguments;
+    Sm90ForwardArguments arguments;
     arguments.params = params_;
     arguments.extras = sm90_extras(choice_);
     bind_pointers(problem_, args, &arguments.params);
@@ -120,6 +116,7 @@ class Sm90Plan final : public Plan {
     return merges_apart() ? merge_.launch(static_cast<CUstream>(stream), run_flags, arguments.params) : Status();
   }
 
+ private:
   const Sm90ForwardConfig& config() const { return choice_.config; }
   bool merges_apart() const { return config().has_splits && !config().merges_splits; }
   int blocks() const {
@@ -127,38 +124,17 @@ class Sm90Plan final : public Plan {
     return std::min(params_.items, most);
   }
 
-  Status encode_maps(const fa_attention_args& args, Sm90ForwardArguments<1>* to) const {
+  Status encode_maps(const fa_attention_args& args, Sm90ForwardArguments* to) const {
     const Sm90Maps& maps = choice_.maps;
     if (!config().gathers_q) {
-      FA_TRY(encode_map(maps.q, args.q, &to->q[0]));
-      FA_TRY(encode_map(maps.o, args.o, &to->o[0]));
+      FA_TRY(encode_map(maps.q, args.q, &to->q));
+      FA_TRY(encode_map(maps.o, args.o, &to->o));
     }
     if (!config().gathers_k) {
-      FA_TRY(encode_map(maps.k, args.k ? args.k : args.q, &to->k[0]));  // without keys, nothing is read
-      FA_TRY(encode_map(maps.v, args.v ? args.v : args.q, &to->v[0]));
+      FA_TRY(encode_map(maps.k, args.k ? args.k : args.q, &to->k));  // without keys, nothing is read
+      FA_TRY(encode_map(maps.v, args.v ? args.v : args.q, &to->v));
     }
-    constexpr int64_t kSector = 32;
-    if (config().shifts_heads) to->extras.skew_k = skew_of(args.k, kSector), to->extras.skew_v = skew_of(args.v, kSector);
-    return {};
-  }
-
-  Status encode_maps(const fa_attention_args& args, Sm90ForwardArguments<Sm90ForwardConfig::kPlaces>* to) const {
-    const Sm90Maps& maps = choice_.maps;
-    if (!config().gathers_q) {
-      FA_TRY(encode_places(maps.q, args.q, to->q));
-      FA_TRY(encode_places(maps.o, args.o, to->o));
-      to->extras.skew_q = skew_of(args.q);
-      to->extras.skew_o = skew_of(args.o);
-    }
-    if (!config().gathers_k) {
-      const void* const k = args.k ? args.k : args.q;
-      const void* const v = args.v ? args.v : args.q;
-      FA_TRY(encode_places(maps.k, k, to->k));
-      FA_TRY(encode_open_places(maps.v, v, to->v));
-      to->extras.skew_k = skew_of(k);
-      to->extras.skew_v = skew_of(v);
-      to->extras.last_head_k = static_cast<int>(maps.v.heads) - 1;
-    }
+    if (config().shifts_heads) to->extras.skew_k = skew_of(args.k), to->extras.skew_v = skew_of(args.v);
     return {};
   }
 

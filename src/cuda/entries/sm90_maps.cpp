@@ -73,26 +73,17 @@ std::string obstacle_text(const Problem& p, Obstacle obstacle, const Status& map
 
 int64_t batch_rows(const MapShape& map) { return map.batches > 1 ? map.axes.batch / map.axes.row : 0; }
 
-void find_obstacles(const Problem& p, bool packs, Sm90ForwardConfig* config, Sm90Maps* maps, Obstacle* q, Obstacle* k) {
-  const auto find = [&](bool has_loose_heads) {
-    config->has_loose_heads = has_loose_heads;
-    *maps = map_shapes(p, *config);
-    *q = packs ? Obstacle::stacked_heads : find_query_obstacle(p, *maps);
-    *k = find_key_obstacle(p, *maps);
-  };
-  find(false);
-  const bool needs_q = *q == Obstacle::map, needs_k = *k == Obstacle::map;
-  if (!needs_q && !needs_k) return;
-  find(true);
-  const bool helps = (needs_q && *q == Obstacle::none) || (needs_k && *k == Obstacle::none);
-  if (!helps) find(false);
+void find_obstacles(const Problem& p, bool packs, const Sm90ForwardConfig& config, Sm90Maps* maps, Obstacle* q, Obstacle* k) {
+  *maps = map_shapes(p, config);
+  *q = packs ? Obstacle::stacked_heads : find_query_obstacle(p, *maps);
+  *k = find_key_obstacle(p, *maps);
 }
 
 bool may_shift_heads(const Problem& p, const Sm90ForwardConfig& c) {
   const auto is_fit = [&](const Axes& axes, int64_t columns) {
     return columns % 16 == 8 && axes.head % 16 == 8 && axes.row % 16 == 0 && (p.k_batch <= 1 || axes.batch % 16 == 0);
   };
-  return p.h_k > 1 && !c.gathers_q && !c.gathers_k && !c.has_loose_heads && is_fit(p.k, p.d) && is_fit(p.v, p.d_v);
+  return p.h_k > 1 && !c.gathers_q && !c.gathers_k && is_fit(p.k, p.d) && is_fit(p.v, p.d_v);
 }
 
 void set_boxes(const Problem& p, const Sm90ForwardConfig& c, Sm90Maps* maps) {
@@ -110,7 +101,6 @@ Sm90Maps map_shapes(const Problem& p, const Sm90ForwardConfig& c) {
     map->heads = heads;
     map->columns = columns;
     map->has_lengths = c.has_lengths || c.is_paged;
-    map->has_loose_heads = c.has_loose_heads;
     // There all batches' rows are one dimension: a single row's own stride, which may be anything, is that of the batches.
     if (map->has_lengths && rows <= 1 && map->batches > 1) map->axes.row = axes.batch;
   };

@@ -34,9 +34,8 @@ Sm90Maps map_shapes(const Problem& problem, const Sm90ForwardConfig& config);
 void set_boxes(const Problem& problem, const Sm90ForwardConfig& config, Sm90Maps* maps);
 
 // The maps, and what of the tensors stands in their way: of q and o, whose heads are stacked if the plan `packs` them, and of k and
-// v. Sets the config's has_loose_heads: those take more maps and a kernel of their own, so that they are only where others do not
-// serve.
-void find_obstacles(const Problem& problem, bool packs, Sm90ForwardConfig* config, Sm90Maps* maps, Obstacle* q, Obstacle* k);
+// v.
+void find_obstacles(const Problem& problem, bool packs, const Sm90ForwardConfig& config, Sm90Maps* maps, Obstacle* q, Obstacle* k);
 
 // Do heads of k and v begin at 16 modulo 32 bytes, every second one, with room in the products to shift them?
 bool may_shift_heads(const Problem& problem, const Sm90ForwardConfig& config);

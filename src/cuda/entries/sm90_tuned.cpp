@@ -58,11 +58,27 @@ void apply_tuned_sm90(const ProblemClass& problem_class, Sm90ForwardConfig* c) {
 }
 
 Status apply_forced_sm90(const Problem& problem, Sm90ForwardConfig* config) {
-  return apply_forced_fields(problem.kernel,
-                             {"groups",         "tile_k",          "stages",        "rotates_rows",       "takes_turns",
-                              "q_buffers",      "shares_q_buffer", "o_passes",      "overlaps_tiles",     "shifts_heads",
-                              "is_dynamic",     "row_warps",       "merges_splits", "reads_once",         "blocks_per_sm",
-                              "polynomial_exp", "integer_tops",    "lazy_log2",     "consumer_registers", "producer_registers"},
+  return apply_forced_fields(problem.kernel, {"groups",
+                                              "tile_k",
+                                              "stages",
+                                              "rotates_rows",
+                                              "takes_turns",
+                                              "q_buffers",
+                                              "shares_q_buffer",
+                                              "o_passes",
+                                              "overlaps_tiles",
+                                              "shifts_heads",
+                                              "is_dynamic",
+                                              "row_warps",
+                                              "merges_splits",
+                                              "reads_once",
+                                              "shifts_units",
+                                              "blocks_per_sm",
+                                              "polynomial_exp",
+                                              "integer_tops",
+                                              "lazy_log2",
+                                              "consumer_registers",
+                                              "producer_registers"},
                              config);
 }
 
@@ -85,6 +101,8 @@ Status check_schedule_sm90(const Sm90ForwardConfig& c, int shared_bytes) {
     return unsupported("row_warps is set but threads read k and v too, or maps move q");
   if (c.merges_splits && !(c.row_warps && c.has_splits))
     return unsupported("merges_splits is set but row_warps is not, or keys are not split");
+  if (c.shifts_units && (!c.gathers_k || c.access == 16))
+    return unsupported("shifts_units is set but maps move k and v, or rows begin at multiples of 16 bytes");
   if (c.blocks_per_sm < 1 || c.blocks_per_sm > 3) return unsupported("blocks_per_sm is %d but must be 1 to 3", c.blocks_per_sm);
   if (!is_register_count(c.consumer_registers) || !is_register_count(c.producer_registers))
     return unsupported("consumer_registers is %d and producer_registers %d but both must be multiples of 8 from 24 to 240",

@@ -41,7 +41,7 @@ struct Sm90ForwardConfig {
   bool reads_once = false;       // k and v serve one item each: caches need not keep them
   int access = 16;               // bytes that gathered rows are multiples of: 16, 8, 4 or 2
   bool o_pairs = true;           // gathered rows of o start at multiples of two elements
-  bool has_loose_heads = false;  // heads begin at any element: maps for every place within 16 bytes (head_place)
+  bool shifts_units = false;     // rows gathered by aligned units of 16 bytes, and shifted (tile/loose_rows.cuh)
   bool shifts_heads = false;     // tiles begin at 32 bytes, if need be 8 columns before their head (columns_ahead)
   bool is_dynamic = false;       // items drawn from a counter instead of dealt out, forth and back by turns
   bool rotates_rows = false;     // warp groups take turns at an item's rows, which see unequal numbers of keys
@@ -86,7 +86,7 @@ struct Sm90ForwardConfig {
     visit("reads_once", reads_once);
     visit("access", access);
     visit("o_pairs", o_pairs);
-    visit("has_loose_heads", has_loose_heads);
+    visit("shifts_units", shifts_units);
     visit("shifts_heads", shifts_heads);
     visit("is_dynamic", is_dynamic);
     visit("rotates_rows", rotates_rows);
@@ -107,7 +107,6 @@ struct Sm90ForwardConfig {
 
   static constexpr int kSlab = 64;  // columns of a shared-memory slab: 128 bytes, one swizzle period
   static constexpr int kMostGroups = 3;
-  static constexpr int kPlaces = 8;       // elements of 16 bytes, the unit of addresses in maps
   static constexpr int kRowThreads = 64;  // of the row warps
   constexpr int tile_q() const { return 64 * groups; }
   constexpr int threads() const { return (groups + 1) * 128; }
@@ -116,7 +115,6 @@ struct Sm90ForwardConfig {
   constexpr int o_slabs() const { return (slabs_v() + o_passes - 1) / o_passes; }  // of a pass
   // Threads of warp group 0 that load: one issues whole tiles, two warps the boxes of pages, all of them rows.
   constexpr int loaders() const { return (gathers_q && !row_warps) || gathers_k ? 128 : (is_paged ? 64 : 1); }
-  constexpr int places() const { return has_loose_heads ? kPlaces : 1; }
   // Warps of group 0 that make bits of boolean masks; without any, consumers read the bytes.
   constexpr int mask_warps() const {
     return has_bool_mask && loaders() < 128 && !row_warps && tile_k % 32 == 0 ? (is_paged ? 2 : 3) : 0;
@@ -168,23 +166,18 @@ struct Sm90Extras {
   int batch_rows_q = 0, batch_rows_k = 0;  // rows from one batch, or page, to the next (maps with lengths)
   int box_rows = 0;                        // rows of a box of k and v (is_paged); divides the page and the key tile
   int tile_boxes = 0;                      // boxes of a key tile
-  // With has_loose_heads: elements from a map's base to the tensor, and the key head that lies last.
-  int skew_q = 0, skew_k = 0, skew_v = 0, skew_o = 0;  // with shifts_heads: of k and v, from multiples of 32 bytes
-  int last_head_k = 0;
+  int skew_k = 0, skew_v = 0;              // elements from a multiple of 32 bytes to k and v (shifts_heads)
   // Of merged splits. Items' partial results are o [items][part_rows][d_v], not normalised, and behind it the maximum (log2 domain)
   // and the sum of each row [items][part_rows][2]; finished splits of each tile are counted, and zero before and after.
   int part_rows = 0;
   unsigned* finished = nullptr;
 };
 
-// The kernel's one argument. Maps of loose heads: one for each place within 16 bytes at which a head begins; of v, whose columns
-// past a head do no harm, one for all heads but the last, and one for that, which may end where memory does.
-template <int kPlaces>
+// The kernel's one argument.
 struct Sm90ForwardArguments {
-  TensorMap q[kPlaces], k[kPlaces], v[kPlaces > 1 ? 2 : 1], o[kPlaces];
+  TensorMap q, k, v, o;
   ForwardParams params;
   Sm90Extras extras;
 };
-static_assert(sizeof(Sm90ForwardArguments<Sm90ForwardConfig::kPlaces>) <= 4096, "what any driver takes as parameters");
 
 }  // namespace flash_attn::cuda

@@ -42,7 +42,7 @@ struct Sm90Consumer {
   static constexpr bool kHides = c.has_bool_mask || c.bias_dtype != DType::none;
   static constexpr bool kShapes = c.is_scaled || c.has_softcap || Sm90Rows<Config>::kReads;
 
-  const Sm90ForwardArguments<c.places()>& a;
+  const Sm90ForwardArguments& a;
   const ForwardParams& p;
   unsigned smem;
   int group, lane, warp, row_in_group;
@@ -54,7 +54,7 @@ struct Sm90Consumer {
   float O[c.d_v / 2], S[c.tile_k / 2];
   unsigned P[c.tile_k / 4];
 
-  __device__ __forceinline__ Sm90Consumer(const Sm90ForwardArguments<c.places()>& arguments, unsigned shared, int g)
+  __device__ __forceinline__ Sm90Consumer(const Sm90ForwardArguments& arguments, unsigned shared, int g)
       : a(arguments), p(arguments.params), smem(shared), group(g), part(g) {
     lane = threadIdx.x & 31;
     warp = (threadIdx.x >> 5) & 3;
@@ -317,14 +317,13 @@ struct Sm90Consumer {
 
   template <int kFirst>
   __device__ __forceinline__ void store_staged(const Sm90Item& item, unsigned source) {
-    const HeadPlace place = head_place<c.has_loose_heads>(item.slot, p.o_axes.head, a.extras.skew_o);
     const int ahead = columns_ahead<Config, true>(p, a.extras, divide(item.slot, p.slot_group));
     MapPoint to = first_row < c.has_lengths ||
-                  c.is_paged > (item.q_row, item.s_q, place.outer, p.cu_seqlens_q ? 0 : item.request, a.extras.batch_rows_q);
+                  c.is_paged > (item.q_row, item.s_q, item.slot, p.cu_seqlens_q ? 0 : item.request, a.extras.batch_rows_q);
     to.row += item.tile * c.tile_q() + part * 64;
     for (int slab = kFirst; slab < min(kFirst + c.o_slabs(), c.slabs_v()); ++slab) {
-      to.column = place.column - ahead + slab * Sm90ForwardConfig::kSlab;
-      tma_store(a.o + place.column, source + (slab - kFirst) * 64 * 128, to);
+      to.column = slab * Sm90ForwardConfig::kSlab - ahead;
+      tma_store(&a.o, source + (slab - kFirst) * 64 * 128, to);
     }
     tma_store_commit();
   }
@@ -558,7 +557,7 @@ struct Sm90Consumer {
 // ---- Kernel ----
 
 template <class Config>
-__device__ __forceinline__ void sm90_forward(const Sm90ForwardArguments<Config::value.places()>& arguments) {
+__device__ __forceinline__ void sm90_forward(const Sm90ForwardArguments& arguments) {
   constexpr Sm90ForwardConfig c = Config::value;
   constexpr Sm90Layout at(c);
   constexpr int launch_registers = 65536 / (c.threads() * c.blocks_per_sm) / 8 * 8;
@@ -572,9 +571,8 @@ __device__ __forceinline__ void sm90_forward(const Sm90ForwardArguments<Config::
   const int group = __shfl_sync(0xffffffffu, threadIdx.x / 128, 0);
   if constexpr (c.merges_splits) touch_parameters(arguments.params);
   if (threadIdx.x == 0) {
-    // Of loose heads', only those exist that some head needs.
-    if constexpr (!c.gathers_q && !c.has_loose_heads) prefetch_map(arguments.q), prefetch_map(arguments.o);
-    if constexpr (!c.gathers_k && !c.has_loose_heads) prefetch_map(arguments.k), prefetch_map(arguments.v);
+    if constexpr (!c.gathers_q) prefetch_map(&arguments.q), prefetch_map(&arguments.o);
+    if constexpr (!c.gathers_k) prefetch_map(&arguments.k), prefetch_map(&arguments.v);
     init_barriers<Config>(smem);
   }
   __syncthreads();

@@ -122,19 +122,6 @@ __device__ __forceinline__ MapPoint first_row(int row, int length, int head, int
     return {0, 0, head, batch, 0};
 }
 
-// Where a head lies in its tensor's maps. Loose heads begin at any element: their maps step over 16 bytes where others step over
-// heads, columns are counted from there, and each place within 16 bytes has a map whose columns end with the head.
-struct HeadPlace {
-  int outer, column;
-};
-template <bool kIsLoose>
-__device__ __forceinline__ HeadPlace head_place(int head, long long stride, int skew) {
-  if constexpr (!kIsLoose) return {head, 0};
-  constexpr unsigned kPlaces = Sm90ForwardConfig::kPlaces;
-  const unsigned first = static_cast<unsigned>(skew + head * static_cast<int>(stride));
-  return {static_cast<int>(first / kPlaces), static_cast<int>(first % kPlaces)};
-}
-
 // Columns that tiles of k, or of v, hold ahead of a head. The copy engine is slow where rows begin at 16 modulo 32 bytes; where the
 // width of the product leaves room, tiles begin 8 columns earlier there. As q is shifted like k and o like v, and as maps have no
 // columns before a head, these are zeros that are never stored.

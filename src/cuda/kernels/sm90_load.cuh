@@ -44,13 +44,27 @@ __device__ __forceinline__ void gather_rows(unsigned target, unsigned thread, Ne
   }
 }
 
+// The same, of rows that may begin at any element of a span of memory.
+template <class Config, int kRows, int kColumns, int kSlabs, int kThreads, class Next>
+__device__ __forceinline__ void gather_span(unsigned target, unsigned thread, const MemorySpan& span, Next&& next) {
+  constexpr Sm90ForwardConfig c = Config::value;
+  if constexpr (c.shifts_units)
+    copy_loose_rows<kRows, kColumns, kSlabs, kThreads, c.access>(target, thread, span, next);
+  else
+    gather_rows<kRows, kColumns, kSlabs, kThreads, c.access>(target, thread, next);
+}
+
 // Queries of warp group `group` of an item.
 template <class Config, int kThreads>
 __device__ __forceinline__ void gather_queries(const ForwardParams& p, const Request& request, const Sm90Item& item,
                                                unsigned target, unsigned thread, int group) {
   constexpr Sm90ForwardConfig c = Config::value;
   const int rows = item.s_q * static_cast<int>(p.pack.value), first = item.tile * c.tile_q() + group * 64;
-  gather_rows<64, c.row_d, c.slabs(), kThreads, c.access>(target, thread, [&](int row, const char*& address) {
+  // All heads of the request's rows.
+  const int heads = p.slots * static_cast<int>(p.pack.value);
+  const MemorySpan span{p.q + query_offset(p.q_axes, request, 0, 0) * 2,
+                        p.q + (query_offset(p.q_axes, request, item.s_q - 1, heads - 1) + c.row_d) * 2};
+  gather_span<Config, 64, c.row_d, c.slabs(), kThreads>(target, thread, span, [&](int row, const char*& address) {
     const RowPlace place = place_of(p, item.slot, min(first + row, rows - 1));
     address = p.q + query_offset(p.q_axes, request, place.i, place.head) * 2;
     return first + row < rows;
@@ -65,7 +79,7 @@ struct Sm90Loader {
   static constexpr bool kMapsHaveLengths = c.has_lengths || c.is_paged;
   static constexpr unsigned long long kKeyPolicy = c.reads_once ? kEvictFirst : kEvictLast;
 
-  const Sm90ForwardArguments<c.places()>& a;
+  const Sm90ForwardArguments& a;
   const ForwardParams& p;
   unsigned smem;
   Sm90Item item;
@@ -78,7 +92,7 @@ struct Sm90Loader {
   unsigned pending = 0;
   int pending_barriers = 0;
 
-  __device__ __forceinline__ Sm90Loader(const Sm90ForwardArguments<c.places()>& arguments, unsigned shared)
+  __device__ __forceinline__ Sm90Loader(const Sm90ForwardArguments& arguments, unsigned shared)
       : a(arguments), p(arguments.params), smem(shared) {}
 
   // ---- Items ----
@@ -155,28 +169,13 @@ struct Sm90Loader {
       }
       return j < item.s_k;
     };
-    if constexpr (c.access > 2) {
-      gather_rows<c.tile_k, kColumns, kSlabs, 128, c.access>(target, threadIdx.x, next);
-    } else {
-      const long long last = p.key_source == KeySource::paged
-                                 ? (p.num_pages - 1) * axes.batch + (static_cast<int>(p.page_size.value) - 1) * axes.row
-                                 : (item.s_k - 1) * axes.row;
-      copy_loose_rows<c.tile_k, kColumns, kSlabs>(target, threadIdx.x, {base, base + (last + kColumns) * 2}, next);
-    }
+    const long long last = p.key_source == KeySource::paged
+                               ? (p.num_pages - 1) * axes.batch + (static_cast<int>(p.page_size.value) - 1) * axes.row
+                               : (item.s_k - 1) * axes.row;
+    gather_span<Config, c.tile_k, kColumns, kSlabs, 128>(target, threadIdx.x, {base, base + (last + kColumns) * 2}, next);
   }
 
   // ---- Tiles ----
-
-  template <bool kIsValue>
-  __device__ __forceinline__ HeadPlace key_place(int head) const {
-    if constexpr (c.shifts_heads) return {head, -columns_ahead<Config, kIsValue>(p, a.extras, head)};
-    return head_place<c.has_loose_heads>(head, (kIsValue ? p.v_axes : p.k_axes).head, kIsValue ? a.extras.skew_v : a.extras.skew_k);
-  }
-  template <bool kIsValue>
-  __device__ __forceinline__ const TensorMap* key_map(int head, const HeadPlace& place) const {
-    if constexpr (!kIsValue) return a.k + (c.has_loose_heads ? place.column : 0);
-    return a.v + (c.has_loose_heads && head == a.extras.last_head_k ? 1 : 0);
-  }
 
   // Boxes of rows, each within a page: a lane issues the one that it holds.
   template <bool kIsValue>
@@ -186,12 +185,11 @@ struct Sm90Loader {
     boxes.reach(p, request, box_rows, a.extras.batch_rows_k, first, a.extras.tile_boxes);
     const int box = boxes.own(), n = box - first;
     if (n < 0 || n >= a.extras.tile_boxes) return;
-    const HeadPlace place = key_place<kIsValue>(head);
-    const TensorMap* const map = key_map<kIsValue>(head, place);
-    MapPoint from = first_row<true>(boxes.start, clamp_int(item.s_k - box * box_rows, 0, box_rows), place.outer, 0, 0);
+    const int ahead = columns_ahead<Config, kIsValue>(p, a.extras, head);
+    MapPoint from = first_row<true>(boxes.start, clamp_int(item.s_k - box * box_rows, 0, box_rows), head, 0, 0);
     for (int slab = 0; slab < kSlabs; ++slab) {
-      from.column = place.column + slab * c.kSlab;
-      tma_load(target + slab * c.tile_k * 128 + n * box_rows * 128, map, full, from, kKeyPolicy);
+      from.column = slab * c.kSlab - ahead;
+      tma_load(target + slab * c.tile_k * 128 + n * box_rows * 128, kIsValue ? &a.v : &a.k, full, from, kKeyPolicy);
     }
   }
 
@@ -199,14 +197,13 @@ struct Sm90Loader {
   __device__ __forceinline__ void load_rows(unsigned target, unsigned full, int block) const {
     constexpr int kSlabs = kIsValue ? c.slabs_v() : c.slabs();
     const int head = divide(item.slot, p.slot_group);
-    const HeadPlace place = key_place<kIsValue>(head);
-    const TensorMap* const map = key_map<kIsValue>(head, place);
-    MapPoint from = first_row<kMapsHaveLengths>(static_cast<int>(request.k_row), item.s_k, place.outer,
-                                                static_cast<int>(request.k_batch), a.extras.batch_rows_k);
+    const int ahead = columns_ahead<Config, kIsValue>(p, a.extras, head);
+    MapPoint from = first_row<kMapsHaveLengths>(static_cast<int>(request.k_row), item.s_k, head, static_cast<int>(request.k_batch),
+                                                a.extras.batch_rows_k);
     from.row += block * c.tile_k;
     for (int slab = 0; slab < kSlabs; ++slab) {
-      from.column = place.column + slab * c.kSlab;
-      tma_load(target + slab * c.tile_k * 128, map, full, from, kKeyPolicy);
+      from.column = slab * c.kSlab - ahead;
+      tma_load(target + slab * c.tile_k * 128, kIsValue ? &a.v : &a.k, full, from, kKeyPolicy);
     }
   }
 
@@ -250,14 +247,13 @@ struct Sm90Loader {
       } else {
         const unsigned full = smem + at.q_full + bars + 8 * g;
         barrier_arrive_expect(full, at.q_group);
-        const HeadPlace place = head_place<c.has_loose_heads>(item.slot, p.q_axes.head, a.extras.skew_q);
         const int ahead = columns_ahead<Config, false>(p, a.extras, divide(item.slot, p.slot_group));
-        MapPoint from = first_row<kMapsHaveLengths>(item.q_row, item.s_q, place.outer, p.cu_seqlens_q ? 0 : item.request,
-                                                    a.extras.batch_rows_q);
+        MapPoint from =
+            first_row<kMapsHaveLengths>(item.q_row, item.s_q, item.slot, p.cu_seqlens_q ? 0 : item.request, a.extras.batch_rows_q);
         from.row += item.tile * c.tile_q() + g * 64;
         for (int slab = 0; slab < c.slabs(); ++slab) {
-          from.column = place.column - ahead + slab * c.kSlab;
-          tma_load(target + g * at.q_group + slab * 64 * 128, a.q + place.column, full, from, kEvictFirst);
+          from.column = slab * c.kSlab - ahead;
+          tma_load(target + g * at.q_group + slab * 64 * 128, &a.q, full, from, kEvictFirst);
         }
       }
     }

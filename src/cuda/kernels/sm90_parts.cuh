@@ -21,8 +21,8 @@ __device__ __forceinline__ void write_row(char* line, const float (&O)[kCount], 
 
 // Row in_tile of an item: not normalised, with its maximum (log2 domain) and sum.
 template <class Config, int kCount>
-__device__ __forceinline__ void write_part(const Sm90ForwardArguments<Config::value.places()>& a, int item, int in_tile,
-                                           const float (&O)[kCount], int r, float top, float sum) {
+__device__ __forceinline__ void write_part(const Sm90ForwardArguments& a, int item, int in_tile, const float (&O)[kCount], int r,
+                                           float top, float sum) {
   constexpr Sm90ForwardConfig c = Config::value;
   const bool is_first = (threadIdx.x & 3) == 0;
   const ForwardParams& p = a.params;

@@ -41,12 +41,12 @@ struct Sm90RowWarps {
 
   static constexpr float kLowest = -3.402823466e38f;
 
-  const Sm90ForwardArguments<c.places()>& a;
+  const Sm90ForwardArguments& a;
   const ForwardParams& p;
   unsigned smem;
   int thread, lane;
 
-  __device__ __forceinline__ Sm90RowWarps(const Sm90ForwardArguments<c.places()>& arguments, unsigned shared)
+  __device__ __forceinline__ Sm90RowWarps(const Sm90ForwardArguments& arguments, unsigned shared)
       : a(arguments), p(arguments.params), smem(shared) {
     thread = static_cast<int>(threadIdx.x) - (128 - kThreads);
     lane = thread & 31;

@@ -25,6 +25,9 @@ void for_box(const TensorMap* map, unsigned target, const MapPoint& at, Use&& us
   std::memcpy(&m, map, sizeof(m));
   if (m.magic != emulated::kMapMagic) emulated::fail("not a tensor map", m.magic);
   if (target % 128 != 0) emulated::fail("misaligned box", target);
+  // Hardware calls a copy that begins elsewhere an illegal instruction.
+  if (at.column * 2 % 16 != 0)
+    emulated::fail("a box begins at no multiple of 16 bytes", static_cast<unsigned long long>(at.column));
   const long long begin[5] = {at.column, at.row, at.outer0, at.outer1, at.outer2};
   for (unsigned row = 0; row < m.box[1]; ++row) {
     for (unsigned column = 0; column < m.box[0]; ++column) {
