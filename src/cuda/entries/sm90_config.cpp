@@ -147,7 +147,6 @@ Status set_schedule(const Problem& p, const DeviceInfo& device, bool packs, Sm90
   c->takes_turns = c->shares_q_buffer = false;
   c->q_buffers = 2;
   c->o_passes = 1;
-  c->shifts_heads = std::max(c->d, c->d_v) > 128 && may_shift_heads(p, *c);
   c->overlaps_tiles = true;
   c->row_warps = c->gathers_q && !c->gathers_k;
   c->is_dynamic = (c->mask != KeyMask::none || c->has_lengths) && p.may_use_workspace;
@@ -175,10 +174,7 @@ Status set_schedule(const Problem& p, const DeviceInfo& device, bool packs, Sm90
   while (Sm90Layout(*c).total > device.shared_bytes && c->stages > 2) --c->stages;
   while (Sm90Layout(*c).total > device.shared_bytes && c->tile_k > 16)
     c->tile_k = c->is_paged ? c->tile_k / 2 : c->tile_k - (c->has_bool_mask && c->tile_k > 32 ? 32 : 16);
-  FA_TRY(apply_forced_sm90(p, c));
-  if (c->shifts_heads && !may_shift_heads(p, *c))
-    return unsupported("shifts_heads is set but heads of k and v do not begin at 16 modulo 32 bytes, or threads move them");
-  return {};
+  return apply_forced_sm90(p, c);
 }
 
 // ---- Stacking and splitting ----
@@ -225,7 +221,7 @@ void set_gathering(const Problem& p, Sm90Choice* choice) {
     c.row_d_v = static_cast<int>(p.d_v);
     c.access = std::min({c.access, access_of(p.k, 2, p.k_alignment), access_of(p.v, 2, p.v_alignment)});
   }
-  c.shifts_units = c.gathers_k && c.access < 8;
+  c.shifts_units = c.gathers_k && c.access < 4;
 }
 
 // The config's schedule and maps, as far as the obstacles are known.

@@ -11,6 +11,7 @@
 #include "cuda/entries/sm90_few_rows.h"
 #include "cuda/jit/source.h"
 #include "cuda/jit/wgmma_text.h"
+#include "cuda/kept_map.h"
 #include "cuda/launch.h"
 
 #include <algorithm>
@@ -43,9 +44,6 @@ CombineConfig combine_config(const Sm90ForwardConfig& config) {
   combine.has_lengths = config.has_lengths;
   return combine;
 }
-
-// Elements from a multiple of 32 bytes.
-int skew_of(const void* base) { return static_cast<int>(reinterpret_cast<uintptr_t>(base) % 32 / 2); }
 
 class Sm90Plan final : public Plan {
  public:
@@ -108,7 +106,7 @@ class Sm90Plan final : public Plan {
     arguments.params.partials = static_cast<float*>(workspace.scratch);
     arguments.extras.counter = static_cast<unsigned*>(workspace.state);
     if (config().merges_splits) arguments.extras.finished = arguments.extras.counter + kSm90CounterBytes / sizeof(unsigned);
-    FA_TRY(encode_maps(args, &arguments));
+    FA_TRY(bind_maps(args, &arguments));
     FA_TRY(kernel_.launch(static_cast<CUstream>(stream), run_flags,
                           {static_cast<unsigned>(blocks()), static_cast<unsigned>(config().threads()),
                            static_cast<unsigned>(Sm90Layout(config()).total)},
@@ -124,22 +122,22 @@ class Sm90Plan final : public Plan {
     return std::min(params_.items, most);
   }
 
-  Status encode_maps(const fa_attention_args& args, Sm90ForwardArguments* to) const {
+  Status bind_maps(const fa_attention_args& args, Sm90ForwardArguments* to) const {
     const Sm90Maps& maps = choice_.maps;
     if (!config().gathers_q) {
-      FA_TRY(encode_map(maps.q, args.q, &to->q));
-      FA_TRY(encode_map(maps.o, args.o, &to->o));
+      FA_TRY(q_map_.bind(maps.q, args.q, &to->q));
+      FA_TRY(o_map_.bind(maps.o, args.o, &to->o));
     }
     if (!config().gathers_k) {
-      FA_TRY(encode_map(maps.k, args.k ? args.k : args.q, &to->k));  // without keys, nothing is read
-      FA_TRY(encode_map(maps.v, args.v ? args.v : args.q, &to->v));
+      FA_TRY(k_map_.bind(maps.k, args.k ? args.k : args.q, &to->k));  // without keys, nothing is read
+      FA_TRY(v_map_.bind(maps.v, args.v ? args.v : args.q, &to->v));
     }
-    if (config().shifts_heads) to->extras.skew_k = skew_of(args.k), to->extras.skew_v = skew_of(args.v);
     return {};
   }
 
   const Problem& problem_;
   Sm90Choice choice_;
+  KeptMap q_map_, k_map_, v_map_, o_map_;
   ForwardParams params_;
   int multiprocessors_;
   PlannedKernelOf<Sm90ForwardConfig> kernel_;

@@ -79,13 +79,6 @@ void find_obstacles(const Problem& p, bool packs, const Sm90ForwardConfig& confi
   *k = find_key_obstacle(p, *maps);
 }
 
-bool may_shift_heads(const Problem& p, const Sm90ForwardConfig& c) {
-  const auto is_fit = [&](const Axes& axes, int64_t columns) {
-    return columns % 16 == 8 && axes.head % 16 == 8 && axes.row % 16 == 0 && (p.k_batch <= 1 || axes.batch % 16 == 0);
-  };
-  return p.h_k > 1 && !c.gathers_q && !c.gathers_k && is_fit(p.k, p.d) && is_fit(p.v, p.d_v);
-}
-
 void set_boxes(const Problem& p, const Sm90ForwardConfig& c, Sm90Maps* maps) {
   maps->k.box_rows = maps->v.box_rows = c.is_paged ? static_cast<int>(std::gcd(p.page_size, int64_t{c.tile_k})) : c.tile_k;
 }

@@ -37,9 +37,6 @@ void set_boxes(const Problem& problem, const Sm90ForwardConfig& config, Sm90Maps
 // v.
 void find_obstacles(const Problem& problem, bool packs, const Sm90ForwardConfig& config, Sm90Maps* maps, Obstacle* q, Obstacle* k);
 
-// Do heads of k and v begin at 16 modulo 32 bytes, every second one, with room in the products to shift them?
-bool may_shift_heads(const Problem& problem, const Sm90ForwardConfig& config);
-
 // In words, for a config that was chosen with the obstacle.
 std::string query_obstacle_text(const Problem& problem, const Sm90ForwardConfig& config, Obstacle obstacle);
 std::string key_obstacle_text(const Problem& problem, const Sm90ForwardConfig& config, Obstacle obstacle);

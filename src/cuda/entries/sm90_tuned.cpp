@@ -58,27 +58,11 @@ void apply_tuned_sm90(const ProblemClass& problem_class, Sm90ForwardConfig* c) {
 }
 
 Status apply_forced_sm90(const Problem& problem, Sm90ForwardConfig* config) {
-  return apply_forced_fields(problem.kernel, {"groups",
-                                              "tile_k",
-                                              "stages",
-                                              "rotates_rows",
-                                              "takes_turns",
-                                              "q_buffers",
-                                              "shares_q_buffer",
-                                              "o_passes",
-                                              "overlaps_tiles",
-                                              "shifts_heads",
-                                              "is_dynamic",
-                                              "row_warps",
-                                              "merges_splits",
-                                              "reads_once",
-                                              "shifts_units",
-                                              "blocks_per_sm",
-                                              "polynomial_exp",
-                                              "integer_tops",
-                                              "lazy_log2",
-                                              "consumer_registers",
-                                              "producer_registers"},
+  return apply_forced_fields(problem.kernel,
+                             {"groups",         "tile_k",          "stages",     "rotates_rows",       "takes_turns",
+                              "q_buffers",      "shares_q_buffer", "o_passes",   "overlaps_tiles",     "is_dynamic",
+                              "row_warps",      "merges_splits",   "reads_once", "shifts_units",       "blocks_per_sm",
+                              "polynomial_exp", "integer_tops",    "lazy_log2",  "consumer_registers", "producer_registers"},
                              config);
 }
 

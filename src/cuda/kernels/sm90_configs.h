@@ -42,7 +42,6 @@ struct Sm90ForwardConfig {
   int access = 16;               // bytes that gathered rows are multiples of: 16, 8, 4 or 2
   bool o_pairs = true;           // gathered rows of o start at multiples of two elements
   bool shifts_units = false;     // rows gathered by aligned units of 16 bytes, and shifted (tile/loose_rows.cuh)
-  bool shifts_heads = false;     // tiles begin at 32 bytes, if need be 8 columns before their head (columns_ahead)
   bool is_dynamic = false;       // items drawn from a counter instead of dealt out, forth and back by turns
   bool rotates_rows = false;     // warp groups take turns at an item's rows, which see unequal numbers of keys
   bool takes_turns = false;      // warp groups issue their products one after the other
@@ -87,7 +86,6 @@ struct Sm90ForwardConfig {
     visit("access", access);
     visit("o_pairs", o_pairs);
     visit("shifts_units", shifts_units);
-    visit("shifts_heads", shifts_heads);
     visit("is_dynamic", is_dynamic);
     visit("rotates_rows", rotates_rows);
     visit("takes_turns", takes_turns);
@@ -166,7 +164,6 @@ struct Sm90Extras {
   int batch_rows_q = 0, batch_rows_k = 0;  // rows from one batch, or page, to the next (maps with lengths)
   int box_rows = 0;                        // rows of a box of k and v (is_paged); divides the page and the key tile
   int tile_boxes = 0;                      // boxes of a key tile
-  int skew_k = 0, skew_v = 0;              // elements from a multiple of 32 bytes to k and v (shifts_heads)
   // Of merged splits. Items' partial results are o [items][part_rows][d_v], not normalised, and behind it the maximum (log2 domain)
   // and the sum of each row [items][part_rows][2]; finished splits of each tile are counted, and zero before and after.
   int part_rows = 0;

@@ -317,12 +317,11 @@ struct Sm90Consumer {
 
   template <int kFirst>
   __device__ __forceinline__ void store_staged(const Sm90Item& item, unsigned source) {
-    const int ahead = columns_ahead<Config, true>(p, a.extras, divide(item.slot, p.slot_group));
     MapPoint to = first_row < c.has_lengths ||
                   c.is_paged > (item.q_row, item.s_q, item.slot, p.cu_seqlens_q ? 0 : item.request, a.extras.batch_rows_q);
     to.row += item.tile * c.tile_q() + part * 64;
     for (int slab = kFirst; slab < min(kFirst + c.o_slabs(), c.slabs_v()); ++slab) {
-      to.column = slab * Sm90ForwardConfig::kSlab - ahead;
+      to.column = slab * Sm90ForwardConfig::kSlab;
       tma_store(&a.o, source + (slab - kFirst) * 64 * 128, to);
     }
     tma_store_commit();

@@ -122,15 +122,6 @@ __device__ __forceinline__ MapPoint first_row(int row, int length, int head, int
     return {0, 0, head, batch, 0};
 }
 
-// Columns that tiles of k, or of v, hold ahead of a head. The copy engine is slow where rows begin at 16 modulo 32 bytes; where the
-// width of the product leaves room, tiles begin 8 columns earlier there. As q is shifted like k and o like v, and as maps have no
-// columns before a head, these are zeros that are never stored.
-template <class Config, bool kIsValue>
-__device__ __forceinline__ int columns_ahead(const ForwardParams& p, const Sm90Extras& extras, int head) {
-  if constexpr (!Config::value.shifts_heads) return 0;
-  return ((kIsValue ? extras.skew_v : extras.skew_k) + head * static_cast<int>((kIsValue ? p.v_axes : p.k_axes).head)) & 8;
-}
-
 // The barriers as everyone counts on them (sm90_fwd.cuh).
 template <class Config>
 __device__ __forceinline__ void init_barriers(unsigned smem) {

@@ -185,10 +185,9 @@ struct Sm90Loader {
     boxes.reach(p, request, box_rows, a.extras.batch_rows_k, first, a.extras.tile_boxes);
     const int box = boxes.own(), n = box - first;
     if (n < 0 || n >= a.extras.tile_boxes) return;
-    const int ahead = columns_ahead<Config, kIsValue>(p, a.extras, head);
     MapPoint from = first_row<true>(boxes.start, clamp_int(item.s_k - box * box_rows, 0, box_rows), head, 0, 0);
     for (int slab = 0; slab < kSlabs; ++slab) {
-      from.column = slab * c.kSlab - ahead;
+      from.column = slab * c.kSlab;
       tma_load(target + slab * c.tile_k * 128 + n * box_rows * 128, kIsValue ? &a.v : &a.k, full, from, kKeyPolicy);
     }
   }
@@ -197,12 +196,11 @@ struct Sm90Loader {
   __device__ __forceinline__ void load_rows(unsigned target, unsigned full, int block) const {
     constexpr int kSlabs = kIsValue ? c.slabs_v() : c.slabs();
     const int head = divide(item.slot, p.slot_group);
-    const int ahead = columns_ahead<Config, kIsValue>(p, a.extras, head);
     MapPoint from = first_row<kMapsHaveLengths>(static_cast<int>(request.k_row), item.s_k, head, static_cast<int>(request.k_batch),
                                                 a.extras.batch_rows_k);
     from.row += block * c.tile_k;
     for (int slab = 0; slab < kSlabs; ++slab) {
-      from.column = slab * c.kSlab - ahead;
+      from.column = slab * c.kSlab;
       tma_load(target + slab * c.tile_k * 128, kIsValue ? &a.v : &a.k, full, from, kKeyPolicy);
     }
   }
@@ -247,12 +245,11 @@ struct Sm90Loader {
       } else {
         const unsigned full = smem + at.q_full + bars + 8 * g;
         barrier_arrive_expect(full, at.q_group);
-        const int ahead = columns_ahead<Config, false>(p, a.extras, divide(item.slot, p.slot_group));
         MapPoint from =
             first_row<kMapsHaveLengths>(item.q_row, item.s_q, item.slot, p.cu_seqlens_q ? 0 : item.request, a.extras.batch_rows_q);
         from.row += item.tile * c.tile_q() + g * 64;
         for (int slab = 0; slab < c.slabs(); ++slab) {
-          from.column = slab * c.kSlab - ahead;
+          from.column = slab * c.kSlab;
           tma_load(target + g * at.q_group + slab * 64 * 128, &a.q, full, from, kEvictFirst);
         }
       }
