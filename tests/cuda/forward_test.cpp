@@ -88,6 +88,10 @@ std::vector<CaseSpec> tiled_rows() {
   add("causal_d128", 128, 300, 300, as_is);
   add("causal_d128_long", 128, 300, 4100, [](CaseSpec& s) { s.batch = 1; });
   add("full_d128_long", 128, 330, 1100, full);
+  add("lengths_d80_long", 80, 330, 1100, [](CaseSpec& s) { s.lengths_q = {330, 70}, s.lengths_k = {1100, 500}; });
+  add("full_d96_long", 96, 330, 1100, full);
+  add("causal_d112_long", 112, 330, 1100, as_is);
+  add("window_d144", 144, 200, 480, [](CaseSpec& s) { s.window_left = 100; });
   add("window_d128_long", 128, 300, 4100, [](CaseSpec& s) { s.batch = 1, s.window_left = 400; });
   add("window_d64_long", 64, 400, 1100, [](CaseSpec& s) { s.window_left = 100, s.window_right = 30, s.mask_kind = FA_MASK_FULL; });
   add("first_keys_d64_long", 64, 400, 1100, [](CaseSpec& s) { s.window_left = 90, s.first_keys = 200; });

@@ -71,8 +71,10 @@ int64_t key_tiles(const Problem& p, const Sm90BackwardConfig& c) { return (p.max
 int64_t section_heads(const Problem& p, const DeviceInfo& device, const Sm90BackwardConfig& c) {
   constexpr int64_t kMostSection = 16;
   if (c.mask == KeyMask::none && !c.is_deterministic) return 1;
-  if (!c.is_wide() && (c.mask == KeyMask::right || c.is_deterministic))
-    return c.mask == KeyMask::none ? kMostSection / 2 : kMostSection;
+  if (!c.is_wide() && (c.mask == KeyMask::right || c.is_deterministic)) {
+    if (c.mask == KeyMask::none) return kMostSection / 2;
+    return c.is_deterministic && c.splits_rows() ? 2 * kMostSection : kMostSection;
+  }
   const int64_t bytes = std::max<int64_t>(p.max_s_q * p.group * (6 * c.d + 2 * c.d_v), 1);
   int64_t cached = device.l2_bytes / 2;
   if (c.is_deterministic) cached = device.l2_bytes * 3 / 5 * (c.mask == KeyMask::none ? 1 : 4);

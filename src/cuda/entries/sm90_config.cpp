@@ -69,6 +69,11 @@ double waste_of(int64_t keys, int tile_k) {
   return static_cast<double>(tiled) / static_cast<double>(std::max<int64_t>(keys, 1));
 }
 
+// 32 registers do for a loader that looks up no pages, has one limit of keys to find, and draws items if it looks up lengths.
+bool has_easy_loader(const Sm90ForwardConfig& c) {
+  return c.mask != KeyMask::interval && !c.is_paged && (c.is_dynamic || !c.has_lengths);
+}
+
 // One q buffer and a little room for o, so that the next item's queries come in beneath this item's last softmax.
 void stage_apart(Sm90ForwardConfig* c) {
   c->tile_k = 64;
@@ -91,7 +96,14 @@ void tile_wide(const Problem& p, const Burden& burden, Sm90ForwardConfig* c) {
   c->shares_q_buffer = c->slabs_v() <= c->slabs();
   if (!c->shares_q_buffer && !c->gathers_q) c->tile_k = std::min(c->tile_k, c->is_paged ? 32 : 48), c->overlaps_tiles = false;
   c->q_buffers = c->overlaps_tiles ? 2 : 1;
-  if (burden.is_lean && c->groups == 2 && !c->overlaps_tiles) stage_apart(c);
+  if (!burden.is_lean || c->groups != 2) return;
+  if (!c->overlaps_tiles) {
+    stage_apart(c);
+  } else if (std::max(c->d, c->d_v) <= 160 && c->tile_k == 80) {
+    stage_apart(c);
+    c->tile_k = 96;
+    c->takes_turns = false;
+  }
 }
 
 void tile_narrow(const Burden& burden, bool is_tall, Sm90ForwardConfig* c) {
@@ -99,14 +111,24 @@ void tile_narrow(const Burden& burden, bool is_tall, Sm90ForwardConfig* c) {
   c->stages = 4;
   c->rotates_rows = false;
   if (c->groups < 2 || !burden.is_lean || !is_tall) return;
-  // 32 registers do for a loader that looks up no pages, has one limit of keys to find, and draws items if it looks up lengths.
-  const bool is_easy = c->mask != KeyMask::interval && !c->is_paged && (c->is_dynamic || !c->has_lengths);
+  const bool is_easy = has_easy_loader(*c);
   const bool is_tight = c->is_paged || (c->has_softcap && c->mask == KeyMask::interval);
   use_three_groups(is_easy ? 128 : (is_tight ? 96 : 112), c);
   if (c->mask == KeyMask::interval) c->stages = 5;  // rows further down see other keys: warp groups drift apart
   c->takes_turns = true;
   if (is_easy) c->consumer_registers = 160, c->producer_registers = 32;
   if (c->has_dropout) c->tile_k = is_easy && !c->has_alibi && !c->has_softcap ? (c->mask == KeyMask::none ? 112 : 96) : 80;
+}
+
+// Registers that o leaves in heads of up to 112 columns hold taller key tiles, of which two fit.
+void use_spare_columns(Sm90ForwardConfig* c) {
+  const int widest = std::max(c->d, c->d_v);
+  if (widest > 112 || c->has_softcap || !has_easy_loader(*c)) return;
+  const bool is_full = c->mask == KeyMask::none;
+  c->tile_k = widest <= 80 || (widest <= 96 && is_full) ? 112 : 96;
+  c->stages = 2;
+  c->takes_turns = widest <= 80 || widest > 96 || !is_full;
+  if (widest > 80) c->consumer_registers = 160, c->producer_registers = 32;
 }
 
 void tile_middle(const Problem& p, const Burden& burden, bool is_long, Sm90ForwardConfig* c) {
@@ -116,6 +138,7 @@ void tile_middle(const Problem& p, const Burden& burden, bool is_long, Sm90Forwa
     use_three_groups(80, c);
     constexpr int64_t kNarrowWindow = 2048;
     if (c->mask == KeyMask::interval && visible_keys(p) <= kNarrowWindow) c->tile_k = 64, c->stages = 4;
+    use_spare_columns(c);
     return;
   }
   c->tile_k = burden.is_heaviest ? 32 : (burden.is_heavy ? 64 : 128);
