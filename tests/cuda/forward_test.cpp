@@ -149,9 +149,6 @@ std::vector<CaseSpec> loose_rows() {
   add("loose_d129_heads_of_rows", 129, 3, [](CaseSpec& s) { s.strides = Strides::heads, s.s_q = s.s_k = 200; });
   add("loose_values", 72, 8, [](CaseSpec& s) { s.d_v = 41, s.window_left = 50; });
   add("loose_split", 81, 8, [](CaseSpec& s) { s.s_q = 1, s.s_k = 1500; });
-  add("loose_d136", 136, 4, [](CaseSpec& s) { s.batch = 2, s.mask_kind = FA_MASK_CAUSAL; });
-  add("loose_d168_packed", 168, 4, [&](CaseSpec& s) { pack(s), s.h_q = 8, s.window_left = 60; });
-  add("loose_d200_values", 200, 2, [](CaseSpec& s) { s.d_v = 56, s.key_layout = KeyLayout::paged; });
   add("loose_padded_d46", 46, 3, [&](CaseSpec& s) { pack(s), s.strides = Strides::padded; });
   add("loose_padded_d100", 100, 5, [&](CaseSpec& s) { pack(s), s.strides = Strides::padded, s.d_v = 60; });
   add("loose_padded_d250", 250, 7, [&](CaseSpec& s) { pack(s), s.strides = Strides::padded, s.mask_kind = FA_MASK_CAUSAL; });
