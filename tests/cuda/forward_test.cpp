@@ -128,8 +128,7 @@ std::vector<CaseSpec> tiled_rows() {
   return rows;
 }
 
-// Heads that begin at any element, which threads copy and shift; where they are padded, NaN lies behind each. And those that begin
-// at multiples of 16 bytes but not of 32, which maps may shift.
+// Heads that begin at any element, which threads copy and shift; where they are padded, NaN lies behind each.
 std::vector<CaseSpec> loose_rows() {
   std::vector<CaseSpec> rows;
   const auto add = [&](const char* name, int64_t d, int64_t heads, auto&& change) {
