@@ -86,18 +86,18 @@ std::vector<CaseSpec> tiled_rows() {
   add("causal_d64_long", 64, 400, 1100, as_is);
   add("full_d64", 64, 400, 500, full);
   add("causal_d128", 128, 300, 300, as_is);
-  add("causal_d128_long", 128, 300, 4100, [](CaseSpec& s) { s.batch = 1; });
+  add("causal_d128_long", 128, 300, 1100, [](CaseSpec& s) { s.batch = 1; });
   add("full_d128_long", 128, 330, 1100, full);
   add("lengths_d80_long", 80, 330, 1100, [](CaseSpec& s) { s.lengths_q = {330, 70}, s.lengths_k = {1100, 500}; });
   add("full_d96_long", 96, 330, 1100, full);
   add("causal_d112_long", 112, 330, 1100, as_is);
   add("window_d144", 144, 200, 480, [](CaseSpec& s) { s.window_left = 100; });
-  add("window_d128_long", 128, 300, 4100, [](CaseSpec& s) { s.batch = 1, s.window_left = 400; });
+  add("window_d128_long", 128, 300, 1100, [](CaseSpec& s) { s.batch = 1, s.window_left = 400; });
   add("window_d64_long", 64, 400, 1100, [](CaseSpec& s) { s.window_left = 100, s.window_right = 30, s.mask_kind = FA_MASK_FULL; });
   add("first_keys_d64_long", 64, 400, 1100, [](CaseSpec& s) { s.window_left = 90, s.first_keys = 200; });
   add("causal_d256", 256, 200, 300, as_is);
   add("first_keys_d256", 256, 300, 300, [](CaseSpec& s) { s.window_left = 70, s.first_keys = 100; });
-  add("full_d256_long", 256, 150, 3100, [](CaseSpec& s) { s.batch = 1, s.mask_kind = FA_MASK_FULL; });
+  add("full_d256_long", 256, 150, 1100, [](CaseSpec& s) { s.batch = 1, s.mask_kind = FA_MASK_FULL; });
   add("lengths_d256", 256, 300, 300, [](CaseSpec& s) {
     s.batch = 4, s.query_layout = QueryLayout::packed, s.key_layout = KeyLayout::packed;
     s.lengths_q = {300, 3, 0, 150}, s.lengths_k = {300, 70, 5, 0};
@@ -116,8 +116,12 @@ std::vector<CaseSpec> tiled_rows() {
   });
   add("groups_stacked", 64, 70, 300, [](CaseSpec& s) { s.h_q = 8; });
   add("paged_d64_long", 64, 300, 1100, [](CaseSpec& s) { s.key_layout = KeyLayout::paged, s.lengths_k = {1100, 500}; });
-  add("paged_d128_long", 128, 200, 4100,
-      [](CaseSpec& s) { s.batch = 1, s.key_layout = KeyLayout::paged, s.page_size = 64, s.lengths_k = {4000}; });
+  add("paged_d128_long", 128, 200, 1100,
+      [](CaseSpec& s) { s.batch = 1, s.key_layout = KeyLayout::paged, s.page_size = 64, s.lengths_k = {1000}; });
+  // Boxes of 2 rows, more of them than a warp has lanes.
+  add("paged_low_boxes", 64, 140, 1100, [](CaseSpec& s) {
+    s.batch = 1, s.key_layout = KeyLayout::paged, s.page_size = 10, s.lengths_k = {1050}, s.dropout_p = 0.1f;
+  });
   add("alibi_d64_long", 64, 300, 1100, [](CaseSpec& s) { s.alibi = 2, s.mask_kind = FA_MASK_FULL; });
   add("alibi_softcap_d64_long", 64, 300, 1100, [](CaseSpec& s) { s.alibi = 1, s.softcap = 20; });
   add("sections_of_heads", 64, 2, 3100, [](CaseSpec& s) { s.batch = 3, s.h_q = s.h_k = 11; });

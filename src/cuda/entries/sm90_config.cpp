@@ -137,7 +137,7 @@ void tile_middle(const Problem& p, const Burden& burden, bool is_long, Sm90Forwa
   if (burden.is_lean && is_long && c->shares_q_buffer && c->groups == 2 && !c->is_paged) {
     use_three_groups(80, c);
     constexpr int64_t kNarrowWindow = 2048;
-    if (c->mask == KeyMask::interval && visible_keys(p) <= kNarrowWindow) c->tile_k = 64, c->stages = 4;
+    if (c->mask == KeyMask::interval && !is_batch_invariant(p) && visible_keys(p) <= kNarrowWindow) c->tile_k = 64, c->stages = 4;
     use_spare_columns(c);
     return;
   }

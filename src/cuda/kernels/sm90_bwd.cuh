@@ -6,7 +6,7 @@
 //                     columns each has 64 keys of its own (sm90_bwd_narrow.cuh), beyond that dK is one's and dV the other's
 //                     (sm90_bwd_wide.cuh)
 //   warp group 0      warp 0 loads K and V once, and Q, dO and their rows' statistics every step; warps 1 and 2 carry what the
-//                     consumers have staged of dQ to memory (sm90_bwd_copies.cuh)
+//                     consumers have staged of dQ to memory, or end their turns there (sm90_bwd_copies.cuh)
 //
 // Barriers (all mbarriers; counts in brackets): k_full, v_full tx; q_full[2], dout_full[dout_stages] tx, q_empty, dout_empty one
 // arrival a consumer warp; dq_full[2] one a warp of the group, dq_empty[2] 1. The forms' files have those of dS and P.

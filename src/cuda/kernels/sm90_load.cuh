@@ -177,18 +177,23 @@ struct Sm90Loader {
 
   // ---- Tiles ----
 
-  // Boxes of rows, each within a page: a lane issues the one that it holds.
+  // Boxes of rows, each within a page: a lane issues the one that it holds, of 32 at a time.
   template <bool kIsValue>
   __device__ __forceinline__ void load_pages(unsigned target, unsigned full, int block) {
     constexpr int kSlabs = kIsValue ? c.slabs_v() : c.slabs();
-    const int box_rows = a.extras.box_rows, first = block * a.extras.tile_boxes;
-    boxes.reach(p, request, box_rows, a.extras.batch_rows_k, first, a.extras.tile_boxes);
-    const int box = boxes.own(), n = box - first;
-    if (n < 0 || n >= a.extras.tile_boxes) return;
-    MapPoint from = first_row<true>(boxes.start, clamp_int(item.s_k - box * box_rows, 0, box_rows), head, 0, 0);
-    for (int slab = 0; slab < kSlabs; ++slab) {
-      from.column = slab * c.kSlab;
-      tma_load(target + slab * c.tile_k * 128 + n * box_rows * 128, kIsValue ? &a.v : &a.k, full, from, kKeyPolicy);
+    const int box_rows = a.extras.box_rows, end = (block + 1) * a.extras.tile_boxes;
+#pragma unroll 1
+    for (int first = block * a.extras.tile_boxes; first < end; first += 32) {
+      const int count = min(end - first, 32);
+      boxes.reach(p, request, box_rows, a.extras.batch_rows_k, first, count);
+      const int box = boxes.own();
+      if (box < first || box >= first + count) continue;
+      MapPoint from = first_row<true>(boxes.start, clamp_int(item.s_k - box * box_rows, 0, box_rows), head, 0, 0);
+      const unsigned to = target + (box - block * a.extras.tile_boxes) * box_rows * 128;
+      for (int slab = 0; slab < kSlabs; ++slab) {
+        from.column = slab * c.kSlab;
+        tma_load(to + slab * c.tile_k * 128, kIsValue ? &a.v : &a.k, full, from, kKeyPolicy);
+      }
     }
   }
 
